@@ -1,0 +1,2 @@
+//! The `hiresmed` command.
+fn main() {}

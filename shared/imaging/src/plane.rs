@@ -1,0 +1,158 @@
+//! Grey images and masks, row-major, origin at the top left pixel's centre.
+
+/// Distance between pixel centres in millimetres (DICOM Pixel Spacing, PS3.3 10.7.1.3: rows first).
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Spacing {
+    /// Between the centres of two rows (vertical), mm.
+    pub row_mm: f64,
+    /// Between the centres of two columns (horizontal), mm.
+    pub column_mm: f64,
+}
+
+impl Spacing {
+    /// The same spacing along both axes.
+    pub const fn square(mm: f64) -> Self {
+        Self { row_mm: mm, column_mm: mm }
+    }
+}
+
+/// One grey image, `f32`, shape `[height, width]`, in real-world units (Hounsfield units for CT) unless a function says
+/// that it is normalised to [-1, 1] over a [`Window`](crate::Window).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plane {
+    width: usize,
+    height: usize,
+    data: Vec<f32>,
+    /// Physical distance between pixels, where it is known.
+    pub spacing: Option<Spacing>,
+}
+
+impl Plane {
+    /// A plane over `data`, row-major.
+    ///
+    /// # Panics
+    /// When `data.len() != width * height`: the caller made both.
+    pub fn new(width: usize, height: usize, data: Vec<f32>) -> Self {
+        assert_eq!(data.len(), width * height, "a plane's data is width x height");
+        Self { width, height, data, spacing: None }
+    }
+
+    /// A plane with every pixel at `value`.
+    pub fn filled(width: usize, height: usize, value: f32) -> Self {
+        Self::new(width, height, vec![value; width * height])
+    }
+
+    /// The same plane with its spacing declared.
+    pub fn with_spacing(mut self, spacing: Option<Spacing>) -> Self {
+        self.spacing = spacing;
+        self
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// All pixels, row-major.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// All pixels, row-major, to be changed.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+
+    /// The pixels themselves.
+    pub fn into_data(self) -> Vec<f32> {
+        self.data
+    }
+
+    /// Pixel at column `x`, row `y`.
+    ///
+    /// # Panics
+    /// Outside the plane, as slices do.
+    pub fn at(&self, x: usize, y: usize) -> f32 {
+        debug_assert!(x < self.width);
+        self.data[y * self.width + x]
+    }
+
+    /// Sets the pixel at column `x`, row `y`.
+    pub fn set(&mut self, x: usize, y: usize, value: f32) {
+        debug_assert!(x < self.width);
+        self.data[y * self.width + x] = value;
+    }
+}
+
+/// A binary image, one byte a pixel, 0 or 1, shape `[height, width]`, row-major.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mask {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+impl Mask {
+    /// A mask over `data`; every non-zero byte becomes 1.
+    ///
+    /// # Panics
+    /// When `data.len() != width * height`.
+    pub fn new(width: usize, height: usize, mut data: Vec<u8>) -> Self {
+        assert_eq!(data.len(), width * height, "a mask's data is width x height");
+        data.iter_mut().for_each(|value| *value = u8::from(*value != 0));
+        Self { width, height, data }
+    }
+
+    /// A mask with no pixel set.
+    pub fn empty(width: usize, height: usize) -> Self {
+        Self { width, height, data: vec![0; width * height] }
+    }
+
+    /// The mask of the pixels for which `test(x, y)` holds.
+    pub fn from_fn(width: usize, height: usize, mut test: impl FnMut(usize, usize) -> bool) -> Self {
+        let mut mask = Self::empty(width, height);
+        for y in 0..height {
+            for x in 0..width {
+                mask.data[y * width + x] = u8::from(test(x, y));
+            }
+        }
+        mask
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// All pixels, 0 or 1, row-major.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Whether the pixel at column `x`, row `y` is set.
+    pub fn get(&self, x: usize, y: usize) -> bool {
+        debug_assert!(x < self.width);
+        self.data[y * self.width + x] != 0
+    }
+
+    /// Sets or clears the pixel at column `x`, row `y`.
+    pub fn set(&mut self, x: usize, y: usize, value: bool) {
+        debug_assert!(x < self.width);
+        self.data[y * self.width + x] = u8::from(value);
+    }
+
+    /// Number of pixels that are set.
+    pub fn area(&self) -> usize {
+        self.data.iter().map(|&value| usize::from(value)).sum()
+    }
+}

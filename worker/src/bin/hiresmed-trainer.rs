@@ -1,0 +1,2 @@
+//! Starts training rounds.
+fn main() {}
