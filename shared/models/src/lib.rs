@@ -1,1 +1,13 @@
-//! (placeholder until the crate is written)
+//! The models, a folder each: architecture, loss, training step and export to ONNX.
+//!
+//! Without features this crate configures models, writes their ONNX graphs from weights and runs them through
+//! `hiresmed-inference`. The feature `training` adds the networks in libtorch, their losses and [`training`]'s rounds.
+//! It knows nothing of jobs, queues or the fleet, and a model knows nothing of the others.
+
+pub mod density;
+pub mod singan;
+pub mod unet;
+pub mod vqgan;
+
+#[cfg(feature = "training")]
+pub mod training;

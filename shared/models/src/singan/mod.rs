@@ -1,0 +1,1 @@
+//! SinGAN: lesions from one exemplar image each (equation 13).

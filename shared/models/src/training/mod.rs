@@ -1,0 +1,1 @@
+//! Long training as a chain of short rounds.

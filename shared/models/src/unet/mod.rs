@@ -1,0 +1,1 @@
+//! U-Net: where a lesion must not be (equation 15).
