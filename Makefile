@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. Each does all the set-up that it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+DATA ?= data
+OUT ?= out
+runtimes := infra/runtimes/fetch.py
+environment := . infra/runtimes/environment
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
+
+.PHONY: runtimes trainer-runtime
+runtimes:
+	@$(PYTHON) $(runtimes) onnxruntime
+trainer-runtime:
+	@$(PYTHON) $(runtimes) libtorch
+
+.PHONY: build
+build: runtimes ## fetch ONNX Runtime and build the release binaries: target/release/hiresmed
+	cargo build --release --locked -p hiresmed-cli
+
+.PHONY: trainer
+trainer: build trainer-runtime ## fetch libtorch and build target/release/hiresmed-trainer
+	$(environment); cargo build --release --locked -p hiresmed-worker --features training --bin hiresmed-trainer
+
+.PHONY: demo
+demo: build ## make twelve labelled synthetic lung CT slices in out/demo
+	target/release/hiresmed demo --out $(OUT)/demo
+
+.PHONY: test-tools
+test-tools: runtimes trainer-runtime
+	@tests/tools/install
+
+.PHONY: test
+test: test-tools ## run every test, the ones against libtorch and the end-to-end ones included
+	$(environment); \
+	export HIRESMED_TEST_PYTHON="$$PWD/.runtimes/test-python/bin/python"; \
+	cargo build --locked -p hiresmed-cli; \
+	cargo build --locked -p hiresmed-worker --features training --bin hiresmed-trainer; \
+	cargo test --locked --workspace; \
+	cargo test --locked -p hiresmed-models -p hiresmed-worker --features training
+
+.PHONY: models
+models: trainer ## train the shipped model pack from DATA=folder of data sets (hours; resumes where it stopped)
+	infra/pack/train $(DATA)
