@@ -1,0 +1,64 @@
+//! Where each image's randomness comes from.
+//!
+//! Image i of a request draws all its noise from generators that are seeded here, one for each purpose, so that it does
+//! not depend on how the request is cut into jobs, on the number of workers, or on the order in which they work. The
+//! seed is meant for a counter-based generator (ChaCha8).
+
+use sha2::{Digest as _, Sha256};
+
+use crate::ids::ImageIndex;
+
+/// What a stream of random numbers is for. Streams for different purposes are independent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Choice of the source image.
+    Input,
+    /// Tokens of a sampled background.
+    Tokens,
+    /// Number of lesions.
+    LesionCount,
+    /// Choice of lesion `n`'s exemplar.
+    LesionExemplar(u32),
+    /// Diameter of lesion `n`.
+    LesionSize(u32),
+    /// Noise maps of lesion `n`.
+    LesionNoise(u32),
+    /// Position of lesion `n`.
+    Placement(u32),
+    /// Data order, crops and noise of training step `image`.
+    Training,
+    /// Initial weights.
+    Initialisation,
+}
+
+impl Purpose {
+    const fn parts(self) -> (&'static str, u32) {
+        match self {
+            Purpose::Input => ("input", 0),
+            Purpose::Tokens => ("tokens", 0),
+            Purpose::LesionCount => ("lesion count", 0),
+            Purpose::LesionExemplar(n) => ("lesion exemplar", n),
+            Purpose::LesionSize(n) => ("lesion size", n),
+            Purpose::LesionNoise(n) => ("lesion noise", n),
+            Purpose::Placement(n) => ("placement", n),
+            Purpose::Training => ("training", 0),
+            Purpose::Initialisation => ("initialisation", 0),
+        }
+    }
+}
+
+/// The 32-byte seed of the generator for `purpose` of image `image` of a request with seed `request_seed`.
+///
+/// SHA-256 over: the text `hiresmed noise 1`, a zero byte, the request's seed and the image's index as little-endian
+/// 64-bit integers, the purpose's name, a zero byte, and its ordinal as a little-endian 32-bit integer.
+pub fn seed(request_seed: u64, image: ImageIndex, purpose: Purpose) -> [u8; 32] {
+    let (name, ordinal) = purpose.parts();
+    let mut hash = Sha256::new();
+    hash.update(b"hiresmed noise 1\0");
+    hash.update(request_seed.to_le_bytes());
+    hash.update(image.0.to_le_bytes());
+    hash.update(name);
+    hash.update([0]);
+    hash.update(ordinal.to_le_bytes());
+    hash.finalize().into()
+}

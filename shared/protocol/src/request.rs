@@ -1,0 +1,64 @@
+//! What a site asks for: synthetic images, or a trained model.
+//!
+//! The smallest request, in TOML:
+//!
+//! ```
+//! let request = hiresmed_protocol::parse::toml(r#"
+//! version = 1
+//! kind = "synthesise"
+//! count = 12
+//! "#).unwrap();
+//! assert!(request.validate().is_ok());
+//! ```
+
+mod synthesise;
+mod train;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    synthesise::{
+        Background, BackgroundMode, Blend, Count, Lesions, Location, Millimetres, Modality, ModelNames, OnFailure,
+        Outputs, Placement, Rule, Size, Synthesise, TransferSyntax,
+    },
+    train::{Train, TrainedModel},
+};
+
+/// A request as a person or a program writes it, in TOML or JSON; `kind` chooses the variant.
+///
+/// Deserialised by itself it accepts unknown keys of the top level's `kind` only; [`crate::parse`] reads text with
+/// positions in its errors, and [`Request::validate`] checks the values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Request {
+    /// Synthetic, labelled images.
+    Synthesise(Synthesise),
+    /// A model, trained in rounds on a site's data.
+    Train(Train),
+}
+
+impl Request {
+    /// The text by which the request is identified: JSON with every default filled in and the keys in declared order.
+    pub fn to_canonical_json(&self) -> String {
+        // Serialising plain data with string keys into memory has no way to fail; an empty text would still be refused
+        // on reading.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The name that the site gave the request, if any.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Request::Synthesise(synthesise) => synthesise.name.as_deref(),
+            Request::Train(train) => Some(&train.name),
+        }
+    }
+
+    /// The seed from which all the request's randomness is derived.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Request::Synthesise(synthesise) => synthesise.seed,
+            Request::Train(train) => train.seed,
+        }
+    }
+}

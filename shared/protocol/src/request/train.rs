@@ -1,0 +1,68 @@
+//! A request for a trained model.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Class;
+
+/// A model, trained in rounds on a site's data and registered under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// The protocol's version: 1.
+    pub version: u32,
+    /// The alias under which the finished package is registered: lower-case letters, digits and hyphens, 1 to 64.
+    pub name: String,
+    /// Which network.
+    pub model: TrainedModel,
+    /// The network's and the training's configuration by name, for example `ct512`.
+    pub preset: String,
+    /// Where the data lie: folder aliases of the site, or prefixes of the store below `sites/{site}/inputs/`.
+    pub data: Vec<String>,
+    /// Optimiser steps in all: 1 to 10,000,000.
+    pub steps: u64,
+    /// From which data order, initial weights and noise are derived: 0 to 2^53 - 1. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Series that are kept out of training, by folder name; the scores are theirs. Default: none.
+    #[serde(default)]
+    pub hold_out: Vec<String>,
+    /// Whether somebody waits for it. Default `batch`.
+    #[serde(default = "batch")]
+    pub class: Class,
+}
+
+const fn batch() -> Class {
+    Class::Batch
+}
+
+/// The networks that the fleet trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainedModel {
+    /// The autoencoder of backgrounds (METHOD 2).
+    Vqgan,
+    /// The lesion of one exemplar (METHOD 3).
+    Singan,
+    /// The permissible region (equation 15).
+    Unet,
+}
+
+impl TrainedModel {
+    /// The name in object keys, metrics and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TrainedModel::Vqgan => "vqgan",
+            TrainedModel::Singan => "singan",
+            TrainedModel::Unet => "unet",
+        }
+    }
+}
+
+impl fmt::Display for TrainedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
