@@ -1,0 +1,144 @@
+//! Finding and loading ONNX Runtime, once a process.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Environment variable that names the folder of native libraries.
+pub const RUNTIMES_VARIABLE: &str = "HIRESMED_RUNTIMES";
+/// Name of that folder where the variable is not set: beside the project, above the executable.
+pub const RUNTIMES_FOLDER: &str = ".runtimes";
+
+/// Why ONNX Runtime is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No folder of native libraries was found.
+    #[error(
+        "no folder of native libraries: {RUNTIMES_VARIABLE} is not set and no folder above {} has {RUNTIMES_FOLDER}; \
+         run `make build` in the project, or set {RUNTIMES_VARIABLE} to its {RUNTIMES_FOLDER} folder",
+        .searched.display()
+    )]
+    NoFolder {
+        /// Where the search began: the executable's folder.
+        searched: PathBuf,
+    },
+    /// The folder is there, the library is not.
+    #[error("{} is missing: run `make build` to fetch the native libraries", .path.display())]
+    NoLibrary {
+        /// The library that was expected.
+        path: PathBuf,
+    },
+    /// The library is there and cannot be loaded.
+    #[error("cannot load {}: {cause}; run `make build` to fetch the native libraries again", .path.display())]
+    Unloadable {
+        /// The library.
+        path: PathBuf,
+        /// What the loader said.
+        cause: String,
+    },
+}
+
+/// ONNX Runtime, loaded. Cheap to clone; the library stays loaded until the process ends.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    pub(crate) environment: ort::environment::Environment,
+    path: PathBuf,
+}
+
+static LOADED: OnceLock<Runtime> = OnceLock::new();
+static LOADING: Mutex<()> = Mutex::new(());
+
+impl Runtime {
+    /// Loads ONNX Runtime from the folder of native libraries ([`folder`]), or returns what is loaded already.
+    pub fn load() -> Result<Self, Error> {
+        if let Some(runtime) = LOADED.get() {
+            return Ok(runtime.clone());
+        }
+        Self::load_from(&folder()?.join("onnxruntime/lib/libonnxruntime.so"))
+    }
+
+    /// Loads ONNX Runtime from one file. A process has one ONNX Runtime: what was loaded first is returned.
+    pub fn load_from(path: &Path) -> Result<Self, Error> {
+        let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = LOADED.get() {
+            return Ok(runtime.clone());
+        }
+        if !path.is_file() {
+            return Err(Error::NoLibrary { path: path.to_owned() });
+        }
+        let unloadable = |cause: String| Error::Unloadable { path: path.to_owned(), cause };
+        let environment = ort::init_from(path)
+            .map_err(|error| unloadable(error.to_string()))?
+            .with_name("hiresmed")
+            .with_telemetry(false)
+            .with_logger(std::sync::Arc::new(log))
+            .build()
+            .map_err(|error| unloadable(error.to_string()))?;
+        // The environment's own threshold; without it every message of every level crosses into the logger.
+        environment.set_log_level(ort::logging::LogLevel::Warning);
+        let runtime = Self { environment, path: path.to_owned() };
+        tracing::debug!(path = %runtime.path.display(), version = runtime.version(), "ONNX Runtime is loaded");
+        Ok(LOADED.get_or_init(|| runtime).clone())
+    }
+
+    /// The library's version, such as "1.31.1"; the build's description where it names none.
+    pub fn version(&self) -> &'static str {
+        let build = ort::info();
+        let branch = build.split_once("git-branch=").map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or(rest));
+        branch.map_or(build, |branch| branch.strip_prefix("rel-").unwrap_or(branch))
+    }
+
+    /// The library's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The folder of native libraries: [`RUNTIMES_VARIABLE`] where set, else `.runtimes` in a folder above the executable, else
+/// (in tests, whose executables may be built elsewhere) above the package that cargo runs.
+pub fn folder() -> Result<PathBuf, Error> {
+    if let Some(folder) = std::env::var_os(RUNTIMES_VARIABLE).filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(folder));
+    }
+    let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    find_above(&executable)
+        .or_else(|| package.as_deref().and_then(find_above))
+        .ok_or_else(|| Error::NoFolder { searched: executable.parent().map(Path::to_owned).unwrap_or_default() })
+}
+
+fn find_above(start: &Path) -> Option<PathBuf> {
+    start.ancestors().map(|folder| folder.join(RUNTIMES_FOLDER)).find(|folder| folder.is_dir())
+}
+
+fn log(level: ort::logging::LogLevel, category: &str, _id: &str, location: &str, message: &str) {
+    use ort::logging::LogLevel;
+    match level {
+        LogLevel::Fatal | LogLevel::Error => tracing::debug!(category, location, "ONNX Runtime error: {message}"),
+        LogLevel::Warning => tracing::debug!(category, location, "ONNX Runtime: {message}"),
+        _ => tracing::trace!(category, location, "ONNX Runtime: {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_loads_once_and_names_its_version() {
+        let runtime = Runtime::load().unwrap();
+        assert!(runtime.version().starts_with("1."), "{}", runtime.version());
+        assert_eq!(Runtime::load_from(Path::new("/nowhere/libonnxruntime.so")).unwrap().path(), runtime.path());
+    }
+
+    #[test]
+    fn a_missing_library_names_the_next_step() {
+        let text = Error::NoLibrary { path: "runtimes/libonnxruntime.so".into() }.to_string();
+        assert!(text.contains("make build") && text.contains("runtimes/libonnxruntime.so"));
+        assert!(Error::NoFolder { searched: "bin".into() }.to_string().contains("HIRESMED_RUNTIMES"));
+    }
+
+    #[test]
+    fn the_nearest_folder_above_wins() {
+        assert_eq!(find_above(Path::new("/")), None);
+    }
+}

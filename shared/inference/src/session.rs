@@ -1,0 +1,425 @@
+//! Sessions: a graph made ready to run on a device.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::SessionInputValue;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+
+use crate::onnx::{Dim, Port};
+use crate::runtime::Runtime;
+use crate::tensor::{self, ElementType, Tensor};
+
+/// Why a graph does not open or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// ONNX Runtime refuses the graph.
+    #[error("ONNX Runtime cannot open the graph: {cause}; it may be damaged or use operators that this runtime lacks")]
+    Open {
+        /// What the runtime said.
+        cause: String,
+    },
+    /// The execution provider is not to be had.
+    #[error("{provider} cannot be used: {cause}; choose the CPU, or fetch the runtime's build for this device")]
+    Provider {
+        /// The provider asked for.
+        provider: &'static str,
+        /// What the runtime said.
+        cause: String,
+    },
+    /// The inputs are not those that the graph declares.
+    #[error("the inputs do not fit the graph:\n  {}", .faults.join("\n  "))]
+    Inputs {
+        /// Every fault.
+        faults: Vec<String>,
+    },
+    /// The run itself failed.
+    #[error("ONNX Runtime failed to run the graph: {cause}")]
+    Run {
+        /// What the runtime said.
+        cause: String,
+    },
+    /// An output's element type is neither f32 nor i64.
+    #[error("output {name:?} is {found}; only f32 and i64 outputs can be taken")]
+    OutputType {
+        /// The output.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// A tensor is not what was expected of it.
+    #[error(transparent)]
+    Tensor(#[from] tensor::Error),
+}
+
+/// Where a session runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Provider {
+    /// The host's processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA device, by its CUDA ordinal.
+    Cuda {
+        /// Ordinal.
+        device: i32,
+    },
+}
+
+impl Provider {
+    /// ONNX Runtime's name of the execution provider, as it stands in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPUExecutionProvider",
+            Self::Cuda { .. } => "CUDAExecutionProvider",
+        }
+    }
+
+    fn memory(self) -> ort::Result<MemoryInfo<'static>> {
+        match self {
+            Self::Cpu => MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default),
+            Self::Cuda { device } => {
+                MemoryInfo::new(AllocationDevice::CUDA, device, AllocatorType::Device, MemoryType::Default)
+            }
+        }
+    }
+}
+
+/// How a session uses the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads inside an operator; 0 is one for each physical core.
+    pub threads: usize,
+    /// Where to run.
+    pub provider: Provider,
+    /// Whether host memory is kept between runs in an arena (faster) or given back after each (smaller).
+    pub arena: bool,
+}
+
+impl Default for SessionOptions {
+    /// All cores of the CPU, with the arena.
+    fn default() -> Self {
+        Self { threads: 0, provider: Provider::Cpu, arena: true }
+    }
+}
+
+/// A tensor that a bound run left where it was made: on the device of a CUDA session, in host memory of a CPU session.
+#[derive(Debug)]
+pub struct DeviceTensor {
+    value: DynValue,
+}
+
+impl DeviceTensor {
+    /// A host tensor as input of a bound run; a session on another device copies it there when it runs.
+    pub fn from_host(tensor: Tensor) -> Result<Self, Error> {
+        let run = |error: ort::Error| Error::Run { cause: error.to_string() };
+        let value = match tensor {
+            Tensor::F32 { shape, data } => ort::value::Tensor::from_array((shape, data)).map_err(run)?.into_dyn(),
+            Tensor::I64 { shape, data } => ort::value::Tensor::from_array((shape, data)).map_err(run)?.into_dyn(),
+        };
+        Ok(Self { value })
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> Vec<usize> {
+        let shape = self.value.dtype().tensor_shape();
+        shape.map(|shape| shape.iter().map(|&size| size.max(0) as usize).collect()).unwrap_or_default()
+    }
+
+    /// A copy in host memory; the only step at which a bound chain leaves the device.
+    pub fn to_host(&self) -> Result<Tensor, Error> {
+        let run = |error: ort::Error| Error::Run { cause: error.to_string() };
+        let tensor: ort::value::DynTensorRef<'_> = self.value.view().downcast().map_err(run)?;
+        if tensor.memory_info().is_cpu_accessible() {
+            return to_host("value", &self.value);
+        }
+        let copy = tensor.to(AllocationDevice::CPU, 0).map_err(run)?;
+        to_host("value", &copy.into_dyn())
+    }
+}
+
+/// A graph, optimised and ready to run.
+///
+/// `run` takes `&self`; runs of one session follow each other (ONNX Runtime's own threads share the work of each).
+#[derive(Debug)]
+pub struct Session {
+    inner: Mutex<ort::session::Session>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    provider: Provider,
+}
+
+impl Session {
+    /// Makes the ONNX model in `bytes` ready to run.
+    ///
+    /// All graph optimisations are on. Idle threads sleep instead of spinning (spinning costs several times the wall time
+    /// where cores are shared), and compute is deterministic, so that the same run gives the same bytes.
+    pub fn open(runtime: &Runtime, bytes: &[u8], options: &SessionOptions) -> Result<Self, Error> {
+        let builder = Self::builder(runtime, options)
+            .map_err(|error| Error::Provider { provider: options.provider.name(), cause: error.to_string() })?;
+        let mut builder = builder;
+        let session =
+            builder.commit_from_memory(bytes).map_err(|error| Error::Open { cause: error.message().to_owned() })?;
+        Ok(Self {
+            inputs: session.inputs().iter().map(port).collect(),
+            outputs: session.outputs().iter().map(port).collect(),
+            inner: Mutex::new(session),
+            provider: options.provider,
+        })
+    }
+
+    /// The inputs that `run` expects.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The outputs that `run` returns.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Where the session runs.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// Runs the graph on host tensors, by name, and returns every output in host memory, in the graph's order.
+    pub fn run(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<(String, Tensor)>, Error> {
+        self.check(inputs.iter().map(|(name, tensor)| (*name, tensor.element_type(), tensor.shape().len())))?;
+        let run = |error: ort::Error| Error::Run { cause: error.message().to_owned() };
+        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        for (name, tensor) in inputs {
+            let value = match tensor {
+                Tensor::F32 { shape, data } => {
+                    TensorRef::from_array_view((shape.as_slice(), data.as_slice())).map_err(run)?.into()
+                }
+                Tensor::I64 { shape, data } => {
+                    TensorRef::from_array_view((shape.as_slice(), data.as_slice())).map_err(run)?.into()
+                }
+            };
+            values.push((name, value));
+        }
+        let mut session = self.lock();
+        let outputs = session.run(values).map_err(run)?;
+        let names = self.outputs.iter().map(|output| output.name.as_str());
+        names.filter_map(|name| outputs.get(name).map(|value| Ok((name.to_owned(), to_host(name, value)?)))).collect()
+    }
+
+    /// Runs a graph that has one output and returns it.
+    pub fn run_single(&self, inputs: &[(&str, Tensor)]) -> Result<Tensor, Error> {
+        let mut outputs = self.run(inputs)?;
+        match outputs.pop() {
+            Some((_, tensor)) if outputs.is_empty() => Ok(tensor),
+            last => {
+                let count = outputs.len() + usize::from(last.is_some());
+                Err(Error::Run { cause: format!("one output was expected, the graph has {count}") })
+            }
+        }
+    }
+
+    /// Runs the graph with its outputs left on the session's device, in the graph's order, ready to be inputs of the next
+    /// session: a chain of sessions on CUDA sends nothing through the host.
+    pub fn run_bound(&self, inputs: &[(&str, &DeviceTensor)]) -> Result<Vec<(String, DeviceTensor)>, Error> {
+        self.check(inputs.iter().map(|(name, tensor)| {
+            let element = tensor.value.dtype().tensor_type().map_or(ElementType::Other(0), element);
+            (*name, element, tensor.shape().len())
+        }))?;
+        let run = |error: ort::Error| Error::Run { cause: error.message().to_owned() };
+        let memory = self.provider.memory().map_err(run)?;
+        let mut session = self.lock();
+        // A binding of its own for each run: a binding that is run again writes over its earlier outputs.
+        let mut binding = session.create_binding().map_err(run)?;
+        for (name, tensor) in inputs {
+            binding.bind_input(*name, &tensor.value).map_err(run)?;
+        }
+        for output in &self.outputs {
+            binding.bind_output_to_device(output.name.as_str(), &memory).map_err(run)?;
+        }
+        let mut outputs = session.run_binding(&binding).map_err(run)?;
+        let names = self.outputs.iter().map(|output| output.name.clone());
+        Ok(names.filter_map(|name| outputs.remove(&name).map(|value| (name, DeviceTensor { value }))).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ort::session::Session> {
+        // A run that panicked leaves the session usable: ONNX Runtime keeps no state between runs.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn builder(runtime: &Runtime, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+        let cpu = ort::ep::CPU::default().with_arena_allocator(options.arena).build();
+        let providers = match options.provider {
+            Provider::Cpu => vec![cpu],
+            // Heuristic algorithm search and no TF32: equal inputs give equal bytes, within the CPU's tolerance.
+            Provider::Cuda { device } => vec![
+                ort::ep::CUDA::default()
+                    .with_device_id(device)
+                    .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
+                    .with_tf32(false)
+                    .build()
+                    .error_on_failure(),
+                cpu,
+            ],
+        };
+        let mut builder = ort::session::Session::builder(&runtime.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .with_deterministic_compute(true)?
+            // Image sizes vary between requests: a memory plan made for one size would be held beside the next.
+            .with_memory_pattern(false)?;
+        if options.threads > 0 {
+            builder = builder.with_intra_threads(options.threads)?;
+        }
+        Ok(builder.with_execution_providers(providers)?)
+    }
+
+    fn check<'a>(&self, given: impl Iterator<Item = (&'a str, ElementType, usize)>) -> Result<(), Error> {
+        let mut faults = Vec::new();
+        let mut missing: Vec<&Port> = self.inputs.iter().collect();
+        for (name, element, rank) in given {
+            let Some(port) = self.inputs.iter().find(|port| port.name == name) else {
+                faults.push(format!("{name:?} is not an input; the graph has {}", list(&self.inputs)));
+                continue;
+            };
+            missing.retain(|other| other.name != name);
+            let fits = port.element.is_none_or(|expected| expected == element)
+                && port.shape.as_ref().is_none_or(|shape| shape.len() == rank);
+            if !fits {
+                faults.push(format!("{name:?} is {element} of rank {rank}; the graph expects {port}"));
+            }
+        }
+        faults.extend(missing.iter().map(|port| format!("{port} is missing")));
+        if faults.is_empty() { Ok(()) } else { Err(Error::Inputs { faults }) }
+    }
+}
+
+fn list(ports: &[Port]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn to_host(name: &str, value: &DynValue) -> Result<Tensor, Error> {
+    let run = |error: ort::Error| Error::Run { cause: error.message().to_owned() };
+    let sizes = |shape: &ort::value::Shape| shape.iter().map(|&size| size.max(0) as usize).collect::<Vec<_>>();
+    match value.dtype().tensor_type() {
+        Some(TensorElementType::Float32) => {
+            let (shape, data) = value.try_extract_tensor::<f32>().map_err(run)?;
+            Ok(Tensor::f32(sizes(shape), data.to_vec())?)
+        }
+        Some(TensorElementType::Int64) => {
+            let (shape, data) = value.try_extract_tensor::<i64>().map_err(run)?;
+            Ok(Tensor::i64(sizes(shape), data.to_vec())?)
+        }
+        other => {
+            let found = other.map_or_else(|| "not a tensor".to_owned(), |kind| element(kind).to_string());
+            Err(Error::OutputType { name: name.to_owned(), found })
+        }
+    }
+}
+
+fn element(kind: TensorElementType) -> ElementType {
+    match kind {
+        TensorElementType::Float32 => ElementType::F32,
+        TensorElementType::Uint8 => ElementType::U8,
+        TensorElementType::Int32 => ElementType::I32,
+        TensorElementType::Int64 => ElementType::I64,
+        TensorElementType::Bool => ElementType::Bool,
+        TensorElementType::Float16 => ElementType::F16,
+        TensorElementType::Float64 => ElementType::F64,
+        _ => ElementType::Other(0),
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, dimension_symbols } => {
+            let symbols = dimension_symbols.iter().map(String::as_str).chain(std::iter::repeat(""));
+            let dims = shape.iter().zip(symbols).map(|(&size, symbol)| match (size, symbol) {
+                (0.., _) => Dim::Fixed(size),
+                (_, "") => Dim::Symbol("?".into()),
+                (_, symbol) => Dim::Symbol(symbol.to_owned()),
+            });
+            (Some(element(*ty)), Some(dims.collect()))
+        }
+        _ => (None, None),
+    };
+    Port { name: outlet.name().to_owned(), element, shape }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::Graph;
+
+    fn doubling() -> Vec<u8> {
+        let mut graph = Graph::new("doubling");
+        let x = graph.input("x", ElementType::F32, &["N".into(), 2.into()]);
+        let two = graph.scalar(2.0);
+        let y = graph.mul(&x, &two);
+        graph.output(&y, "y", ElementType::F32, &["N".into(), 2.into()]);
+        graph.finish().unwrap()
+    }
+
+    fn open(bytes: &[u8]) -> Session {
+        let options = SessionOptions { threads: 1, ..Default::default() };
+        Session::open(&Runtime::load().unwrap(), bytes, &options).unwrap()
+    }
+
+    #[test]
+    fn a_graph_runs_and_declares_its_ports() {
+        let session = open(&doubling());
+        assert_eq!(session.inputs()[0].to_string(), "x f32[N, 2]");
+        let x = Tensor::f32([2, 2], vec![1.0, 2.0, 3.0, -0.5]).unwrap();
+        let y = session.run_single(&[("x", x)]).unwrap();
+        assert_eq!(y, Tensor::f32([2, 2], vec![2.0, 4.0, 6.0, -1.0]).unwrap());
+    }
+
+    #[test]
+    fn bound_runs_chain_and_earlier_outputs_stay_as_they_were() {
+        let session = open(&doubling());
+        let x = DeviceTensor::from_host(Tensor::f32([1, 2], vec![1.0, 3.0]).unwrap()).unwrap();
+        let first = session.run_bound(&[("x", &x)]).unwrap();
+        let second = session.run_bound(&[("x", &first[0].1)]).unwrap();
+        let third = session.run_bound(&[("x", &second[0].1)]).unwrap();
+        drop(session);
+        assert_eq!(first[0].1.to_host().unwrap().as_f32().unwrap(), [2.0, 6.0]);
+        assert_eq!(second[0].1.to_host().unwrap().as_f32().unwrap(), [4.0, 12.0]);
+        assert_eq!(third[0].1.to_host().unwrap().as_f32().unwrap(), [8.0, 24.0]);
+        assert_eq!(third[0].1.shape(), [1, 2]);
+    }
+
+    #[test]
+    fn every_fault_of_the_inputs_is_named() {
+        let session = open(&doubling());
+        let tokens = Tensor::i64([1], vec![1]).unwrap();
+        let text = session.run(&[("z", tokens.clone())]).unwrap_err().to_string();
+        assert!(text.contains("\"z\" is not an input") && text.contains("x f32[N, 2] is missing"), "{text}");
+        let text = session.run(&[("x", tokens)]).unwrap_err().to_string();
+        assert!(text.contains("i64 of rank 1"), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_size_and_damaged_bytes_are_errors() {
+        let session = open(&doubling());
+        assert!(session.run(&[("x", Tensor::f32([1, 3], vec![0.0; 3]).unwrap())]).is_err());
+        let runtime = Runtime::load().unwrap();
+        let error = Session::open(&runtime, b"not a model", &SessionOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::Open { .. }), "{error}");
+    }
+
+    #[test]
+    fn sessions_are_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Session>();
+        let session = open(&doubling());
+        std::thread::scope(|scope| {
+            for value in 0..4 {
+                let session = &session;
+                scope.spawn(move || {
+                    let x = Tensor::f32([1, 2], vec![value as f32; 2]).unwrap();
+                    let y = session.run_single(&[("x", x)]).unwrap();
+                    assert_eq!(y.as_f32().unwrap(), [2.0 * value as f32; 2]);
+                });
+            }
+        });
+    }
+}
