@@ -66,6 +66,12 @@ pub struct Image {
     /// The image before its lesions, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<File>,
+    /// M_danger (paper, equation 15) as PNG, 255 where a lesion may not be, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub danger_zones: Option<File>,
+    /// C_final (paper, equation 16) as PNG, brighter where a lesion's centre is likelier, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<File>,
     /// The boxes for a detector, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yolo: Option<File>,

@@ -287,6 +287,9 @@ pub struct Outputs {
     /// Each image as it was before its lesions. Default true.
     #[serde(default = "yes")]
     pub backgrounds: bool,
+    /// Danger zones and candidates of each image as PNG. Default true.
+    #[serde(default = "yes")]
+    pub evidence: bool,
 }
 
 const fn yes() -> bool {
@@ -295,7 +298,14 @@ const fn yes() -> bool {
 
 impl Default for Outputs {
     fn default() -> Self {
-        Self { transfer_syntax: TransferSyntax::default(), masks: true, coco: true, yolo: true, backgrounds: true }
+        Self {
+            transfer_syntax: TransferSyntax::default(),
+            masks: true,
+            coco: true,
+            yolo: true,
+            backgrounds: true,
+            evidence: true,
+        }
     }
 }
 
