@@ -6,6 +6,7 @@
 //!
 //! It must not know how anything is transported, stored or computed: no input or output, no async runtime, no image.
 
+pub mod attempt;
 pub mod event;
 pub mod ids;
 pub mod job;
@@ -19,6 +20,7 @@ pub mod request;
 pub mod schema;
 pub mod validate;
 
+pub use attempt::Attempt;
 pub use event::{Event, Happening};
 pub use ids::{Digest, ImageIndex, JobId, RequestId, SiteId};
 pub use job::{Class, Job, Work};
