@@ -2,8 +2,14 @@
 //!
 //! This crate owns what an image *is*; it knows nothing of models, jobs or the fleet.
 
+pub mod dicom;
+pub mod error;
+pub mod nifti;
 pub mod plane;
+pub mod raster;
+pub mod series;
 pub mod window;
 
+pub use error::{Error, Fault};
 pub use plane::{Mask, Plane, Spacing};
 pub use window::Window;

@@ -1,0 +1,367 @@
+//! Data sets as slices of the file: every declared length is checked against the bytes that are there before anything is
+//! allocated (PS3.5 chapter 7, PS3.10 chapter 7). What was read before a fault stays readable, so that a refusal can
+//! still say what the file is.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+use crate::Fault;
+
+const UNDEFINED: u32 = u32::MAX;
+const ITEM: Tag = Tag(0xFFFE, 0xE000);
+const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
+const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
+/// Nested sequences deeper than this are refused: no image object needs them, and a hostile file could exhaust the stack.
+const DEPTH: usize = 24;
+
+/// Byte order and VR encoding of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Implicit,
+    Explicit,
+    BigEndian,
+}
+
+/// An element's value, borrowed from the file.
+#[derive(Debug, Clone)]
+pub(super) enum Value<'a> {
+    Bytes(&'a [u8]),
+    Items(Vec<Dataset<'a>>),
+    /// Encapsulated Pixel Data: the basic offset table first (PS3.5 A.4).
+    Fragments(Vec<&'a [u8]>),
+}
+
+/// Elements by tag.
+#[derive(Debug, Clone)]
+pub(super) struct Dataset<'a> {
+    encoding: Encoding,
+    elements: BTreeMap<Tag, ([u8; 2], Value<'a>)>,
+}
+
+impl<'a> Dataset<'a> {
+    fn new(encoding: Encoding) -> Self {
+        Self { encoding, elements: BTreeMap::new() }
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub(super) fn get(&self, tag: Tag) -> Option<&Value<'a>> {
+        self.elements.get(&tag).map(|(_, value)| value)
+    }
+
+    /// The value representation as written; two zero bytes in implicit encoding.
+    pub(super) fn vr(&self, tag: Tag) -> Option<[u8; 2]> {
+        self.elements.get(&tag).map(|(vr, _)| *vr)
+    }
+
+    pub(super) fn bytes(&self, tag: Tag) -> Option<&'a [u8]> {
+        match self.get(tag) {
+            Some(Value::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The first item of a sequence.
+    pub(super) fn item(&self, tag: Tag) -> Option<&Dataset<'a>> {
+        match self.get(tag) {
+            Some(Value::Items(items)) => items.first(),
+            _ => None,
+        }
+    }
+
+    /// Text without padding; `None` when absent or empty.
+    pub(super) fn text(&self, tag: Tag) -> Option<String> {
+        let text = String::from_utf8_lossy(self.bytes(tag)?);
+        let text = text.trim_matches(['\0', ' ']).trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// The first 16-bit value of a US element.
+    pub(super) fn unsigned16(&self, tag: Tag) -> Option<u16> {
+        let bytes = self.bytes(tag)?.first_chunk::<2>()?;
+        Some(if self.encoding == Encoding::BigEndian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
+    }
+
+    /// All numbers of a DS element; `None` when absent, empty or not numbers.
+    pub(super) fn decimals(&self, tag: Tag) -> Option<Vec<f64>> {
+        let text = self.text(tag)?;
+        let values: Option<Vec<f64>> =
+            text.split('\\').map(|part| part.trim().parse::<f64>().ok().filter(|value| value.is_finite())).collect();
+        values.filter(|values| !values.is_empty())
+    }
+}
+
+/// A file split into its transfer syntax and its data set's bytes.
+#[derive(Debug)]
+pub(super) struct Envelope<'a> {
+    /// As the file meta information states it; `None` where that is missing.
+    pub transfer_syntax: Option<String>,
+    /// Whether there was file meta information at all.
+    pub has_meta: bool,
+    pub encoding: Encoding,
+    /// Inflated where the transfer syntax is deflated.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// Finds the data set in `bytes`: with or without preamble, with or without file meta information (PS3.10 7.1).
+pub(super) fn open(bytes: &[u8], limit: u64) -> Result<Envelope<'_>, Fault> {
+    let start = match bytes {
+        _ if bytes.get(128..132) == Some(b"DICM".as_slice()) => 132,
+        _ if bytes.starts_with(b"DICM") => 4,
+        _ => 0,
+    };
+    let rest = &bytes[start..];
+    let mut meta = Dataset::new(Encoding::Explicit);
+    let mut reader = Reader { bytes: rest, position: 0, encoding: Encoding::Explicit };
+    while reader.group() == Some(2) {
+        reader.element(&mut meta, 0)?;
+    }
+    let has_meta = !meta.elements.is_empty();
+    if start == 0 && !has_meta && sniff(rest).is_none() {
+        return Err(Fault::NotDicom);
+    }
+    let transfer_syntax = meta.text(tags::TRANSFER_SYNTAX_UID);
+    let data = &rest[reader.position..];
+    let encoding = match transfer_syntax.as_deref() {
+        Some("1.2.840.10008.1.2") => Encoding::Implicit,
+        Some("1.2.840.10008.1.2.2") => Encoding::BigEndian,
+        Some(_) => Encoding::Explicit,
+        None => sniff(data).unwrap_or(Encoding::Implicit),
+    };
+    let data = match transfer_syntax.as_deref() {
+        Some("1.2.840.10008.1.2.1.99") => Cow::Owned(inflate(data, limit)?),
+        _ => Cow::Borrowed(data),
+    };
+    Ok(Envelope { transfer_syntax, has_meta, encoding, data })
+}
+
+/// All top-level elements, and the fault that ended the reading early, if one did.
+pub(super) fn parse(data: &[u8], encoding: Encoding) -> (Dataset<'_>, Option<Fault>) {
+    let mut dataset = Dataset::new(encoding);
+    let mut reader = Reader { bytes: data, position: 0, encoding };
+    while reader.remaining() > 0 {
+        // Zero padding behind the last element is common and harmless.
+        if reader.remaining() < 8 || reader.bytes[reader.position..].iter().take(8).all(|&byte| byte == 0) {
+            break;
+        }
+        if let Err(fault) = reader.element(&mut dataset, 0) {
+            return (dataset, Some(fault));
+        }
+    }
+    (dataset, None)
+}
+
+/// The encoding that the first element suggests; `None` when nothing fits.
+fn sniff(data: &[u8]) -> Option<Encoding> {
+    let first: &[u8; 8] = data.first_chunk()?;
+    let letters = first[4].is_ascii_uppercase() && first[5].is_ascii_uppercase();
+    let (little, big) = (u16::from_le_bytes([first[0], first[1]]), u16::from_be_bytes([first[0], first[1]]));
+    match (letters, little, big) {
+        (true, 2..=0x40, _) => Some(Encoding::Explicit),
+        (true, _, 2..=0x40) => Some(Encoding::BigEndian),
+        (false, 2..=0x40, _) => {
+            let length = u32::from_le_bytes([first[4], first[5], first[6], first[7]]);
+            (length as usize <= data.len()).then_some(Encoding::Implicit)
+        }
+        _ => None,
+    }
+}
+
+fn inflate(data: &[u8], limit: u64) -> Result<Vec<u8>, Fault> {
+    let mut inflated = Vec::new();
+    let mut decoder = flate2::read::DeflateDecoder::new(data).take(limit + 1);
+    decoder.read_to_end(&mut inflated).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Fault::Truncated {
+            what: "the deflated data set".into(),
+            declared: data.len() as u64 + 1,
+            available: data.len() as u64,
+        },
+        _ => Fault::Malformed(format!("the deflated data set is damaged ({error})")),
+    })?;
+    if inflated.len() as u64 > limit {
+        return Err(Fault::TooLarge { what: "the inflated data set", needed: inflated.len() as u64, limit });
+    }
+    Ok(inflated)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    encoding: Encoding,
+}
+
+impl<'a> Reader<'a> {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
+    /// The next tag's group, without advancing.
+    fn group(&self) -> Option<u16> {
+        let bytes = self.bytes.get(self.position..self.position + 2)?;
+        Some(self.u16([bytes[0], bytes[1]]))
+    }
+
+    fn u16(&self, bytes: [u8; 2]) -> u16 {
+        if self.encoding == Encoding::BigEndian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+
+    fn u32(&self, bytes: [u8; 4]) -> u32 {
+        if self.encoding == Encoding::BigEndian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    fn take(&mut self, length: usize, what: impl FnOnce() -> String) -> Result<&'a [u8], Fault> {
+        let available = self.remaining();
+        if length > available {
+            return Err(Fault::Truncated { what: what(), declared: length as u64, available: available as u64 });
+        }
+        let slice = &self.bytes[self.position..self.position + length];
+        self.position += length;
+        Ok(slice)
+    }
+
+    /// Tag, VR (zero where none is written) and length.
+    fn header(&mut self) -> Result<(Tag, [u8; 2], u32), Fault> {
+        let position = self.position;
+        let what = move || format!("an element header at byte {position} of the data set");
+        let head = self.take(8, what)?;
+        let tag = Tag(self.u16([head[0], head[1]]), self.u16([head[2], head[3]]));
+        let vr = [head[4], head[5]];
+        let explicit = self.encoding != Encoding::Implicit
+            && tag.group() != 0xFFFE
+            // Some writers put implicit elements into explicit data sets; letters tell the two apart.
+            && vr.iter().all(u8::is_ascii_uppercase);
+        if !explicit {
+            return Ok((tag, [0, 0], self.u32([head[4], head[5], head[6], head[7]])));
+        }
+        match &vr {
+            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV" => {
+                let long = self.take(4, what)?;
+                Ok((tag, vr, self.u32([long[0], long[1], long[2], long[3]])))
+            }
+            _ => Ok((tag, vr, u32::from(self.u16([head[6], head[7]])))),
+        }
+    }
+
+    fn element(&mut self, into: &mut Dataset<'a>, depth: usize) -> Result<Tag, Fault> {
+        if depth > DEPTH {
+            return Err(Fault::Malformed("sequences are nested too deeply".into()));
+        }
+        let (tag, vr, length) = self.header()?;
+        if length == UNDEFINED {
+            if tag == tags::PIXEL_DATA {
+                // What was read of the fragments is kept even when the rest is missing.
+                let mut fragments = Vec::new();
+                let result = self.fragments(&mut fragments);
+                into.elements.insert(tag, (vr, Value::Fragments(fragments)));
+                return result.map(|()| tag);
+            }
+            let items = self.items(self.bytes.len(), vr == *b"UN", depth)?;
+            into.elements.insert(tag, (vr, Value::Items(items)));
+            return Ok(tag);
+        }
+        let start = self.position;
+        let available = self.remaining();
+        let value = match self.take(length as usize, || format!("element {tag}")) {
+            Ok(value) => value,
+            Err(fault) => {
+                // Pixel Data that is cut short is reported against the image's size by whoever asked for it.
+                if tag == tags::PIXEL_DATA {
+                    self.position += available;
+                    into.elements.insert(tag, (vr, Value::Bytes(&self.bytes[start..])));
+                }
+                return Err(fault);
+            }
+        };
+        if vr == *b"SQ" || (vr == [0, 0] && is_sequence(tag)) {
+            let end = self.position;
+            self.position = start;
+            let items = self.items(end, false, depth)?;
+            self.position = end;
+            into.elements.insert(tag, (vr, Value::Items(items)));
+        } else {
+            into.elements.insert(tag, (vr, Value::Bytes(value)));
+        }
+        Ok(tag)
+    }
+
+    /// Items up to `end` or to the sequence's delimiter. Sequences of VR UN are implicit inside (PS3.5 6.2.2 note 4).
+    fn items(&mut self, end: usize, unknown: bool, depth: usize) -> Result<Vec<Dataset<'a>>, Fault> {
+        let outer = self.encoding;
+        if unknown {
+            self.encoding = Encoding::Implicit;
+        }
+        let mut items = Vec::new();
+        while self.position < end {
+            let (tag, _, length) = self.header()?;
+            if tag == SEQUENCE_END {
+                break;
+            }
+            if tag != ITEM {
+                return Err(Fault::Malformed(format!("{tag} where a sequence item should be")));
+            }
+            let item_end = match length {
+                UNDEFINED => end,
+                length if length as usize > end - self.position => {
+                    return Err(Fault::Truncated {
+                        what: "a sequence item".into(),
+                        declared: u64::from(length),
+                        available: (end - self.position) as u64,
+                    });
+                }
+                length => self.position + length as usize,
+            };
+            let mut item = Dataset::new(self.encoding);
+            while self.position < item_end {
+                if length == UNDEFINED && self.at(ITEM_END) {
+                    self.header()?;
+                    break;
+                }
+                self.element(&mut item, depth + 1)?;
+            }
+            items.push(item);
+        }
+        self.encoding = outer;
+        Ok(items)
+    }
+
+    fn at(&self, tag: Tag) -> bool {
+        let bytes = self.bytes.get(self.position..self.position + 4);
+        bytes.is_some_and(|b| Tag(self.u16([b[0], b[1]]), self.u16([b[2], b[3]])) == tag)
+    }
+
+    fn fragments(&mut self, fragments: &mut Vec<&'a [u8]>) -> Result<(), Fault> {
+        loop {
+            let (tag, _, length) = self.header().map_err(|_| Fault::Truncated {
+                what: "the end of the encapsulated pixel data".into(),
+                declared: 8,
+                available: self.remaining() as u64,
+            })?;
+            match tag {
+                SEQUENCE_END => return Ok(()),
+                ITEM => {
+                    let number = fragments.len();
+                    fragments.push(self.take(length as usize, || format!("pixel data fragment {number}"))?);
+                }
+                other => return Err(Fault::Malformed(format!("{other} where a pixel data fragment should be"))),
+            }
+        }
+    }
+}
+
+/// The sequences that we look into where implicit encoding does not say that they are sequences.
+fn is_sequence(tag: Tag) -> bool {
+    [
+        tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+        tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
+        tags::PIXEL_MEASURES_SEQUENCE,
+        tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
+        tags::FRAME_VOILUT_SEQUENCE,
+    ]
+    .contains(&tag)
+}

@@ -1,0 +1,306 @@
+//! A DICOM image object: what it says about itself, and its frames, decoded one at a time.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use dicom_dictionary_std::tags;
+
+use super::attributes::Attributes;
+use super::codec::{Codec, Colour, Layout, native_frame_bytes};
+use super::dataset::{self, Dataset, Encoding, Value};
+use super::frames;
+use crate::{Error, Fault, Plane};
+
+/// Bounds on what a file may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadOptions {
+    /// Largest file, inflated data set, and decoded frame, in bytes each.
+    pub limit_bytes: u64,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self { limit_bytes: 1 << 30 }
+    }
+}
+
+/// One frame's stored values, before rescale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Interleaved by pixel, row-major, `rows * columns * samples`; RGB where the object is YBR.
+    pub values: Vec<i64>,
+    /// Samples per pixel: 1 or 3.
+    pub samples: usize,
+}
+
+/// An image object whose Pixel Data is known to be there in full. Frames are decoded when they are asked for.
+#[derive(Debug, Clone)]
+pub struct DicomImage {
+    file: PathBuf,
+    /// What the object says about its pixels.
+    pub attributes: Attributes,
+    layout: Layout,
+    codec: Codec,
+    /// All native pixel data, or a code stream per frame.
+    pixel_data: Vec<Vec<u8>>,
+    frames: usize,
+}
+
+/// Reads the DICOM image at `path` with the default [`ReadOptions`].
+///
+/// # Errors
+/// [`Error`] with the file and the cause: unreadable, no DICOM, truncated, no pixel data, contradictory, unsupported.
+pub fn read(path: impl AsRef<Path>) -> Result<DicomImage, Error> {
+    read_with(path, ReadOptions::default())
+}
+
+/// [`read`] under the caller's bounds.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with(path: impl AsRef<Path>, options: ReadOptions) -> Result<DicomImage, Error> {
+    let path = path.as_ref();
+    let bytes = read_bounded(path, options).map_err(|fault| Error::new(path, fault))?;
+    from_bytes(&bytes, path, options)
+}
+
+/// Reads the DICOM image in `bytes`; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(bytes: &[u8], name: impl AsRef<Path>, options: ReadOptions) -> Result<DicomImage, Error> {
+    let (_, image) = describe(bytes, name.as_ref(), options);
+    image.map_err(|fault| Error::new(name, fault))
+}
+
+pub(crate) fn read_bounded(path: &Path, options: ReadOptions) -> Result<Vec<u8>, Fault> {
+    let size = std::fs::metadata(path)?.len();
+    if size > options.limit_bytes {
+        return Err(Fault::TooLarge { what: "the file", needed: size, limit: options.limit_bytes });
+    }
+    Ok(std::fs::read(path)?)
+}
+
+/// The attributes as far as they can be read, and the image or the reason why there is none.
+pub(crate) fn describe(bytes: &[u8], name: &Path, options: ReadOptions) -> (Attributes, Result<DicomImage, Fault>) {
+    let envelope = match dataset::open(bytes, options.limit_bytes) {
+        Ok(envelope) => envelope,
+        Err(fault) => return (Attributes::default(), Err(fault)),
+    };
+    let (dataset, ended) = dataset::parse(&envelope.data, envelope.encoding);
+    let attributes = Attributes::read(&dataset, envelope.transfer_syntax.clone());
+    let image = build(&dataset, &attributes, ended, envelope.has_meta, name, options);
+    (attributes, image)
+}
+
+fn build(
+    dataset: &Dataset<'_>,
+    attributes: &Attributes,
+    ended: Option<Fault>,
+    has_meta: bool,
+    name: &Path,
+    options: ReadOptions,
+) -> Result<DicomImage, Fault> {
+    let Some(pixel_data) = dataset.get(tags::PIXEL_DATA) else {
+        return Err(ended.unwrap_or_else(|| no_pixel_data(dataset)));
+    };
+    if has_meta && attributes.transfer_syntax.is_none() {
+        return Err(Fault::Malformed("the file meta information has no Transfer Syntax UID (0002,0010)".into()));
+    }
+    let codec = Codec::of(attributes.transfer_syntax.as_deref())?;
+    let layout = layout(dataset, attributes)?;
+    let frames = attributes
+        .frames
+        .ok_or_else(|| Fault::Malformed("Number of Frames (0028,0008) is not a positive integer".into()))?
+        as usize;
+    let frame_bytes = layout.pixels() as u64 * layout.samples as u64 * 8;
+    if frame_bytes > options.limit_bytes {
+        return Err(Fault::TooLarge { what: "a decoded frame", needed: frame_bytes, limit: options.limit_bytes });
+    }
+    let pixel_data = match pixel_data {
+        Value::Bytes(bytes) if codec == Codec::Native => {
+            let declared = native_frame_bytes(&layout, frames);
+            let available = bytes.len() as u64;
+            if available < declared {
+                let what = format!("the pixel data of {} x {} x {frames}", layout.columns, layout.rows);
+                return Err(Fault::Truncated { what, declared, available });
+            }
+            vec![bytes.to_vec()]
+        }
+        // Fragments that end early are worth a better message than the missing ones behind them.
+        Value::Fragments(fragments) if codec != Codec::Native => match ended {
+            Some(fault) => return Err(fault),
+            None => frames::split(fragments, frames)?,
+        },
+        _ => {
+            return Err(Fault::Malformed(
+                "the transfer syntax and the pixel data's encapsulation contradict each other".into(),
+            ));
+        }
+    };
+    Ok(DicomImage { file: name.to_path_buf(), attributes: attributes.clone(), layout, codec, pixel_data, frames })
+}
+
+fn no_pixel_data(dataset: &Dataset<'_>) -> Fault {
+    let float = [tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA];
+    if float.iter().any(|&tag| dataset.get(tag).is_some()) {
+        return Fault::Unsupported("floating point pixel data".into());
+    }
+    Fault::NoPixelData
+}
+
+/// Sizes that are present, agree with each other and with the photometric interpretation.
+fn layout(dataset: &Dataset<'_>, attributes: &Attributes) -> Result<Layout, Fault> {
+    let need = |value: Option<u16>, name: &str| {
+        value.map(usize::from).ok_or_else(|| Fault::Malformed(format!("{name} is missing")))
+    };
+    let rows = need(attributes.rows, "Rows (0028,0010)")?;
+    let columns = need(attributes.columns, "Columns (0028,0011)")?;
+    let bits_allocated = need(attributes.bits_allocated, "Bits Allocated (0028,0100)")?;
+    let bits_stored = need(attributes.bits_stored, "Bits Stored (0028,0101)")?;
+    let high_bit = need(attributes.high_bit, "High Bit (0028,0102)")?;
+    let samples = need(attributes.samples, "Samples per Pixel (0028,0002)")?;
+    let photometric = attributes
+        .photometric
+        .clone()
+        .ok_or_else(|| Fault::Malformed("Photometric Interpretation (0028,0004) is missing".into()))?;
+    if rows == 0 || columns == 0 {
+        return Err(Fault::Malformed(format!("an image of {columns} x {rows} pixels")));
+    }
+    if ![1, 8, 16, 32].contains(&bits_allocated) {
+        return Err(Fault::Unsupported(format!("{bits_allocated} bits allocated")));
+    }
+    if bits_stored == 0 || bits_stored > high_bit + 1 || high_bit >= bits_allocated {
+        return Err(Fault::Malformed(format!(
+            "{bits_stored} bits stored, high bit {high_bit} and {bits_allocated} bits allocated contradict each other"
+        )));
+    }
+    let expected = match photometric.as_str() {
+        "MONOCHROME1" | "MONOCHROME2" | "PALETTE COLOR" => 1,
+        "RGB" | "YBR_FULL" | "YBR_FULL_422" | "YBR_ICT" | "YBR_RCT" => 3,
+        other => return Err(Fault::Unsupported(format!("photometric interpretation {other}"))),
+    };
+    if samples != expected {
+        return Err(Fault::Malformed(format!(
+            "{samples} samples per pixel for photometric interpretation {photometric}"
+        )));
+    }
+    if photometric.starts_with("YBR") && bits_allocated != 8 {
+        return Err(Fault::Unsupported(format!("{photometric} of {bits_allocated} bits")));
+    }
+    if photometric == "YBR_FULL_422" && columns % 2 != 0 {
+        return Err(Fault::Malformed("YBR_FULL_422 with an odd number of columns".into()));
+    }
+    Ok(Layout {
+        rows,
+        columns,
+        samples,
+        bits_allocated,
+        bits_stored,
+        high_bit,
+        signed: attributes.signed(),
+        planar: attributes.planar_configuration == Some(1),
+        big_endian: dataset.encoding() == Encoding::BigEndian,
+        words: dataset.vr(tags::PIXEL_DATA) == Some(*b"OW"),
+        photometric,
+    })
+}
+
+impl DicomImage {
+    /// Number of frames, at least 1.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Columns of a frame.
+    pub fn width(&self) -> usize {
+        self.layout.columns
+    }
+
+    /// Rows of a frame.
+    pub fn height(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// Whether a pixel is one grey value.
+    pub fn is_grey(&self) -> bool {
+        self.layout.photometric.starts_with("MONOCHROME")
+    }
+
+    /// The stored values of frame `index`, from 0.
+    ///
+    /// # Errors
+    /// [`Fault::Decode`] when the codec refuses, or [`Fault::Malformed`] for an index that is not there.
+    pub fn frame(&self, index: usize) -> Result<Frame, Error> {
+        self.decode(index).map_err(|fault| Error::new(&self.file, fault))
+    }
+
+    fn decode(&self, index: usize) -> Result<Frame, Fault> {
+        if index >= self.frames {
+            return Err(Fault::Malformed(format!("frame {index} was asked for, there are {}", self.frames)));
+        }
+        let bytes = if self.codec == Codec::Native { &self.pixel_data[0] } else { &self.pixel_data[index] };
+        // Decoders are other people's code over hostile bytes: a panic in one is a refusal of this file, nothing more.
+        // Nothing that they borrow is changed, so that no broken state can be seen afterwards.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.codec.decode(bytes, index, &self.layout)))
+            .unwrap_or_else(|_| Err(self.refusal(index, "the decoder failed on damaged data")))?;
+        let values: Vec<i64> = decoded.raw.iter().map(|&raw| self.layout.stored(raw)).collect();
+        let values = if decoded.colour == Colour::Ybr { to_rgb(&values) } else { values };
+        Ok(Frame { values, samples: self.layout.samples })
+    }
+
+    fn refusal(&self, frame: usize, reason: &str) -> Fault {
+        Fault::Decode { frame, codec: self.codec.name(), reason: reason.into() }
+    }
+
+    /// Frame `index` as a plane in real-world units (Hounsfield units for CT): Rescale Slope and Intercept applied,
+    /// spacing attached.
+    ///
+    /// In every plane a larger value is displayed brighter: MONOCHROME1 values are mirrored in the range of Bits Stored
+    /// before the rescale (`2^bits - 1 - v`, or `-1 - v` when signed).
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame); [`Fault::Colour`] for colour, [`Fault::Unsupported`] for a Modality LUT.
+    pub fn to_plane(&self, index: usize) -> Result<Plane, Error> {
+        let refuse = |fault| Err(Error::new(&self.file, fault));
+        if !self.is_grey() {
+            return refuse(Fault::Colour(self.layout.photometric.clone()));
+        }
+        if self.attributes.modality_lut && self.attributes.rescale_slope.is_none() {
+            return refuse(Fault::Unsupported("a Modality LUT Sequence (0028,3000)".into()));
+        }
+        let slope = self.attributes.rescale_slope.unwrap_or(1.0);
+        if slope == 0.0 {
+            return refuse(Fault::Malformed("Rescale Slope (0028,1053) is 0".into()));
+        }
+        let intercept = self.attributes.rescale_intercept.unwrap_or(0.0);
+        let mirror = match (self.layout.photometric.as_str(), self.layout.signed) {
+            ("MONOCHROME1", false) => Some((1i64 << self.layout.bits_stored) - 1),
+            ("MONOCHROME1", true) => Some(-1),
+            _ => None,
+        };
+        let frame = self.frame(index)?;
+        let value = |&stored: &i64| {
+            let stored = mirror.map_or(stored, |sum| sum - stored);
+            (stored as f64 * slope + intercept) as f32
+        };
+        let data = frame.values.iter().map(value).collect();
+        Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
+    }
+}
+
+/// Full-range YCbCr of 8 bits to RGB (PS3.3 C.7.6.3.1.2), rounded half up.
+fn to_rgb(values: &[i64]) -> Vec<i64> {
+    let round = |value: f32| f64::from((value + 0.5).floor().clamp(0.0, 255.0)) as i64;
+    values
+        .chunks_exact(3)
+        .flat_map(|pixel| {
+            let (y, cb, cr) = (pixel[0] as f32, pixel[1] as f32 - 128.0, pixel[2] as f32 - 128.0);
+            [
+                round(y + 1.402 * cr),
+                round(y - (0.114 * 1.772 / 0.587) * cb - (0.299 * 1.402 / 0.587) * cr),
+                round(y + 1.772 * cb),
+            ]
+        })
+        .collect()
+}

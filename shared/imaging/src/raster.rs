@@ -1,0 +1,126 @@
+//! PNG and JPEG: grey images in, masks and 8-bit previews out.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{DynamicImage, ImageEncoder, ImageFormat, ImageReader};
+
+use crate::dicom::{ReadOptions, read_bounded};
+use crate::{Error, Fault, Mask, Plane};
+
+/// Channels of a grey image that was stored as colour may differ by this much on average: JPEG's chroma is lossy.
+const GREY_TOLERANCE: f64 = 2.0;
+
+/// A grey image of display values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grey {
+    /// Values from 0 to `max`.
+    pub plane: Plane,
+    /// 255 for 8-bit files, 65,535 for 16-bit ones.
+    pub max: f32,
+}
+
+/// Reads a PNG or JPEG, told apart by content. Grey stored as colour counts as grey.
+///
+/// # Errors
+/// [`Fault::Io`], [`Fault::Malformed`] when the file is damaged or truncated, [`Fault::Colour`] for true colour,
+/// [`Fault::TooLarge`].
+pub fn read_grey(path: impl AsRef<Path>, options: ReadOptions) -> Result<Grey, Error> {
+    let path = path.as_ref();
+    grey(path, options).map_err(|fault| Error::new(path, fault))
+}
+
+fn grey(path: &Path, options: ReadOptions) -> Result<Grey, Fault> {
+    match decode(&read_bounded(path, options)?, options)? {
+        DynamicImage::ImageLuma8(image) => {
+            let (width, height) = image.dimensions();
+            Ok(grey_plane(width, height, image.iter().map(|&value| f32::from(value)).collect(), 255.0))
+        }
+        DynamicImage::ImageLuma16(image) => {
+            let (width, height) = image.dimensions();
+            Ok(grey_plane(width, height, image.iter().map(|&value| f32::from(value)).collect(), 65_535.0))
+        }
+        other => {
+            let (max, rgb) = match other.color().bytes_per_pixel() / other.color().channel_count() {
+                1 => (255.0, other.to_rgb8().into_raw().into_iter().map(f32::from).collect::<Vec<_>>()),
+                _ => (65_535.0, other.to_rgb16().into_raw().into_iter().map(f32::from).collect()),
+            };
+            let spread = |c: &[f32]| f64::from(c[0].max(c[1]).max(c[2]) - c[0].min(c[1]).min(c[2]));
+            let mean = rgb.chunks_exact(3).map(spread).sum::<f64>() / (rgb.len() as f64 / 3.0).max(1.0);
+            if mean > GREY_TOLERANCE * f64::from(max) / 255.0 {
+                return Err(Fault::Colour("RGB".into()));
+            }
+            let values = rgb.chunks_exact(3).map(|c| (c[0] + c[1] + c[2]) / 3.0).collect();
+            Ok(grey_plane(other.width(), other.height(), values, max))
+        }
+    }
+}
+
+fn grey_plane(width: u32, height: u32, values: Vec<f32>, max: f32) -> Grey {
+    Grey { plane: Plane::new(width as usize, height as usize, values), max }
+}
+
+fn decode(bytes: &[u8], options: ReadOptions) -> Result<DynamicImage, Fault> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(options.limit_bytes);
+    reader.limits(limits);
+    if reader.format() == Some(ImageFormat::Jpeg) && !bytes.windows(2).rev().take(1024).any(|pair| pair == [0xFF, 0xD9])
+    {
+        return Err(Fault::Malformed("the JPEG has no end: it is truncated".into()));
+    }
+    reader.decode().map_err(|error| match error {
+        image::ImageError::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Fault::Io(error),
+        error => Fault::Malformed(error.to_string()),
+    })
+}
+
+/// Reads a mask: every non-zero pixel of a PNG is set.
+///
+/// # Errors
+/// As [`read_grey`].
+pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask, Error> {
+    let grey = read_grey(path, ReadOptions::default())?.plane;
+    let data = grey.data().iter().map(|&value| u8::from(value > 0.0)).collect();
+    Ok(Mask::new(grey.width(), grey.height(), data))
+}
+
+/// A mask as an 8-bit grey PNG of 0 and 255.
+pub fn mask_png(mask: &Mask) -> Vec<u8> {
+    grey_png(mask.width(), mask.height(), &mask.data().iter().map(|&value| value * 255).collect::<Vec<_>>())
+}
+
+/// A plane as an 8-bit grey PNG, `low` black and `high` white.
+pub fn preview_png(plane: &Plane, low: f32, high: f32) -> Vec<u8> {
+    grey_png(plane.width(), plane.height(), &to_8_bit(plane, low, high))
+}
+
+/// Pixels of a plane in 8 bits, `low` at 0 and `high` at 255, clamped; NaN becomes 0.
+pub fn to_8_bit(plane: &Plane, low: f32, high: f32) -> Vec<u8> {
+    let scale = 255.0 / (high - low);
+    plane.data().iter().map(|&value| ((value - low) * scale).round().clamp(0.0, 255.0) as u8).collect()
+}
+
+/// 8-bit grey pixels as a PNG.
+///
+/// # Panics
+/// When `pixels` is not `width * height` long.
+pub fn grey_png(width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
+    png(width, height, pixels, image::ExtendedColorType::L8)
+}
+
+/// 8-bit RGB pixels as a PNG.
+///
+/// # Panics
+/// When `pixels` is not `3 * width * height` long.
+pub fn rgb_png(width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
+    png(width, height, pixels, image::ExtendedColorType::Rgb8)
+}
+
+fn png(width: usize, height: usize, pixels: &[u8], colour: image::ExtendedColorType) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut bytes)
+        .write_image(pixels, width as u32, height as u32, colour)
+        .expect("writing a PNG of the right size to memory cannot fail");
+    bytes
+}
