@@ -1,7 +1,27 @@
 //! Work in flight: named queues with confirmed publishing, at-least-once delivery and dead letters; events by topic;
 //! control messages to everybody.
 //!
-//! The trait says what RabbitMQ's quorum queues do, and no more.
+//! The trait says what RabbitMQ's quorum queues do, and no more. What an experiment with RabbitMQ 3.10 and `lapin` 4.12
+//! taught, and where it shows here:
+//!
+//! - Confirmations awaited one by one gave 0.9 thousand messages a second, in a window of 512 more than 5 thousand: hence
+//!   [`Queue::publish_batch`].
+//! - Publishing to a queue that does not exist is *confirmed*; only with the flag `mandatory` does the message come back
+//!   beside the confirmation. A backend must set it and give [`Error::UnknownQueue`].
+//! - Declaring again with another delivery limit closes the channel with 406: [`Error::Mismatch`]. So does every passive
+//!   declaration of a missing queue: ask on a channel of its own.
+//! - The count of a delivery (`x-delivery-count`, absent at first) grows by every return: a lost channel, a closed consumer
+//!   and a negative acknowledgement alike, and also for messages that were only prefetched and that nobody looked at. So it
+//!   does not say who is guilty, and attempts are judged by the records that workers write.
+//! - With `x-delivery-limit` 3 there were four deliveries, with counts 0 to 3; the next return made a dead letter with
+//!   `x-first-death-reason: delivery_limit` (`rejected` after a reject), its `message-id` and `x-first-death-queue` kept.
+//! - Returned messages come first again, in their old order, before those that were never delivered.
+//! - An acknowledgement is sent and not answered. On a closed channel, or a second time, `lapin` gives `Ok(false)`:
+//!   [`Error::Settled`]. A connection that breaks just after may still deliver again: receivers tolerate it.
+//! - A broker tells how many messages are ready; how many are unacknowledged only its management interface knows:
+//!   [`Depth::unacknowledged`] is optional. Purging takes the ready ones only.
+//! - Reading dead letters without taking them is get and return, which counts as a delivery: the dead queue needs to be
+//!   without a limit (RabbitMQ 4 sets 20 by default).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -43,9 +63,9 @@ pub enum Error {
     /// The delivery is no longer this consumer's: its connection was lost, or it was settled already.
     #[error("the delivery of `{0}` is no longer ours to settle; it is delivered again")]
     Settled(String),
-    /// No dead letter has that number.
-    #[error("no dead letter {0}; list them again")]
-    UnknownDeadLetter(u64),
+    /// No dead letter has that id.
+    #[error("no dead letter `{0}`; list them again")]
+    UnknownDeadLetter(String),
     /// The backend failed.
     #[error("the queue at {endpoint} failed: {cause}")]
     Backend {
@@ -99,8 +119,8 @@ impl Declaration {
 pub struct Depth {
     /// Waiting for a consumer.
     pub ready: u64,
-    /// Delivered and not yet settled.
-    pub unacknowledged: u64,
+    /// Delivered and not yet settled; `None` where the broker does not tell.
+    pub unacknowledged: Option<u64>,
 }
 
 /// Why a message became a dead letter.
@@ -115,8 +135,8 @@ pub enum DeathReason {
 /// A message that is not delivered any more until somebody decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number, by which it is retried or discarded.
-    pub number: u64,
+    /// Its own id, by which it is retried or discarded: one message may die more than once.
+    pub id: String,
     /// The queue it died in.
     pub queue: String,
     /// The message.
@@ -283,13 +303,13 @@ pub trait Queue: Send + Sync {
     ///
     /// # Errors
     /// [`Error::UnknownDeadLetter`].
-    async fn retry_dead_letter(&self, number: u64) -> Result<()>;
+    async fn retry_dead_letter(&self, id: &str) -> Result<()>;
 
     /// Forgets a dead letter.
     ///
     /// # Errors
     /// [`Error::UnknownDeadLetter`].
-    async fn discard_dead_letter(&self, number: u64) -> Result<()>;
+    async fn discard_dead_letter(&self, id: &str) -> Result<()>;
 
     /// Publishes an event to whoever subscribes now. `topic` is words joined by dots.
     ///
