@@ -5,9 +5,11 @@
 //! It knows nothing of jobs, queues or the fleet, and a model knows nothing of the others.
 
 pub mod density;
+pub mod noise;
 pub mod singan;
 pub mod unet;
 pub mod vqgan;
+pub mod weights;
 
 #[cfg(feature = "training")]
 pub mod training;

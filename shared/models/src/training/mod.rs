@@ -1,1 +1,125 @@
 //! Long training as a chain of short rounds.
+//!
+//! A [`Learner`] is a model in training: its step, and its whole state as one [`Weights`] checkpoint. [`round`] makes a
+//! bounded number of steps and writes the next checkpoint, so that a crash costs a round at most. All randomness of a step
+//! is drawn from (seed, step), hence a run that was interrupted and resumed equals one that was not, bit by bit on the
+//! same device and number of threads.
+
+mod dataset;
+mod local;
+mod optimiser;
+mod round;
+mod state;
+
+pub use dataset::{Dataset, Sample};
+pub use local::train;
+pub use optimiser::Adam;
+pub use round::{Budget, Ending, Flow, Progress, Summary, newest_checkpoint, round};
+pub use state::{Randomness, array, keep_named, load_named, tensor};
+
+use std::path::PathBuf;
+
+use crate::weights::{self, Weights};
+
+/// A named figure of a step: a loss term, or a measure such as perplexity.
+pub type Figure = (&'static str, f64);
+
+/// A model in training.
+pub trait Learner {
+    /// Makes one optimisation step and returns its figures.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when a loss is not a finite number; the learner must not be used afterwards.
+    fn step(&mut self) -> Result<Vec<Figure>, Error>;
+
+    /// Steps made so far, in all rounds.
+    fn steps_done(&self) -> u64;
+
+    /// Steps in all when training is complete.
+    fn steps_planned(&self) -> u64;
+
+    /// The whole state: weights, optimiser, counters, configuration.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read back.
+    fn checkpoint(&self) -> Result<Weights, Error>;
+}
+
+/// The kinds of model that are trained here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// HiResMed-VQGAN, or its residual baseline where the configuration says so.
+    Vqgan,
+    /// SinGAN, one exemplar.
+    Singan,
+    /// U-Net danger zones.
+    Unet,
+}
+
+/// What to train, on what.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Specification {
+    /// The kind of model.
+    pub kind: Kind,
+    /// Name of one of the kind's presets.
+    pub preset: String,
+    /// Folders with the data, each walked recursively.
+    pub data: Vec<PathBuf>,
+    /// Series (folders' names) and files (names without extension) that must not be trained on.
+    #[serde(default)]
+    pub hold_out: Vec<String>,
+    /// Steps in all; the preset's number without.
+    #[serde(default)]
+    pub steps: Option<u64>,
+    /// Seed of initialisation, data order and augmentation.
+    pub seed: u64,
+    /// Fields of the kind's training settings that replace the preset's, as a JSON object.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+}
+
+/// Training failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The specification is impossible; all faults at once.
+    #[error("this training is impossible: {}", .0.join("; "))]
+    Specification(Vec<String>),
+    /// The data cannot be trained on; all faults at once.
+    #[error("this data set cannot be trained on: {}", .0.join("; "))]
+    Data(Vec<String>),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// The parent checkpoint belongs to another training.
+    #[error("the checkpoint does not belong to this training: {0}; start without it, or restore its settings")]
+    Parent(String),
+    /// A loss stopped being a number.
+    #[error("the {term} of step {step} is {value}: training stopped and the last good checkpoint was kept; resume from it with a lower learning rate")]
+    NotFinite {
+        /// The loss term.
+        term: &'static str,
+        /// The step, counted from 0.
+        step: u64,
+        /// Its value.
+        value: f64,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+/// A learner for `specification`, new or continuing from `parent`.
+///
+/// # Errors
+/// [`Error::Specification`] and [`Error::Data`] list every fault before the first step.
+pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<Box<dyn Learner>, Error> {
+    match specification.kind {
+        Kind::Vqgan => Ok(Box::new(crate::vqgan::Learner::open(specification, parent)?)),
+        Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
+        Kind::Unet => {
+            Err(Error::Specification(vec![format!("kind {:?} has no trainer in this build", specification.kind)]))
+        }
+    }
+}

@@ -1,1 +1,31 @@
 //! HiResMed-VQGAN: backgrounds through a learned codebook (sections 2.2 and 2.3 of the paper).
+//!
+//! An encoder, a codebook and a decoder; what is not in the tokens is not in the image. [`Config`] determines every
+//! parameter's name and shape, [`Training`] how they are found.
+
+mod config;
+
+#[cfg(feature = "training")]
+mod blocks;
+#[cfg(feature = "training")]
+mod decoder;
+#[cfg(feature = "training")]
+mod discriminator;
+#[cfg(feature = "training")]
+mod encoder;
+#[cfg(feature = "training")]
+mod loss;
+#[cfg(feature = "training")]
+mod network;
+#[cfg(feature = "training")]
+mod quantiser;
+#[cfg(feature = "training")]
+mod step;
+
+pub use config::{Block, Config, Crops, LossWeights, PRESETS, Training};
+#[cfg(feature = "training")]
+pub use loss::Perceptual;
+#[cfg(feature = "training")]
+pub use network::Network;
+#[cfg(feature = "training")]
+pub use step::Learner;

@@ -1,0 +1,96 @@
+//! Between libtorch's tensors and checkpoints, and the randomness of a step.
+
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor, no_grad};
+
+use super::Error;
+use crate::weights::{self, Array, Weights};
+
+/// The elements of `tensor` (any kind, converted to f32).
+///
+/// # Errors
+/// When libtorch cannot copy them.
+pub fn array(tensor: &Tensor) -> Result<Array, Error> {
+    let shape = tensor.size().iter().map(|&size| size as usize).collect();
+    let flat = tensor.detach().to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous().reshape([-1]);
+    let mut data = vec![0f32; flat.numel()];
+    let count = data.len();
+    flat.f_copy_data(&mut data, count)?;
+    Ok(Array { shape, data })
+}
+
+/// `array` as a tensor on the CPU.
+pub fn tensor(array: &Array) -> Tensor {
+    let shape: Vec<i64> = array.shape.iter().map(|&size| size as i64).collect();
+    Tensor::from_slice(&array.data).reshape(shape)
+}
+
+/// Puts named tensors into `weights`, each name after `prefix`.
+///
+/// # Errors
+/// When a tensor cannot be read back.
+pub fn keep_named(named: &[(String, Tensor)], weights: &mut Weights, prefix: &str) -> Result<(), Error> {
+    for (name, tensor) in named {
+        weights.tensors.insert(format!("{prefix}{name}"), array(tensor)?);
+    }
+    Ok(())
+}
+
+/// Copies tensors of `weights` (each name after `prefix`) into `named`, in place.
+///
+/// # Errors
+/// [`weights::Error::Mismatch`] listing every missing tensor and every wrong shape.
+pub fn load_named(named: Vec<(String, Tensor)>, weights: &Weights, prefix: &str) -> Result<(), Error> {
+    let mut faults = Vec::new();
+    for (name, mut target) in named {
+        match weights.tensors.get(&format!("{prefix}{name}")) {
+            None => faults.push(format!("{prefix}{name} is missing")),
+            Some(found) => {
+                let source = tensor(found);
+                if source.size() == target.size() {
+                    no_grad(|| target.copy_(&source));
+                } else {
+                    faults.push(format!("{prefix}{name} is {:?}, expected {:?}", source.size(), target.size()));
+                }
+            }
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(weights::Error::Mismatch { faults }.into()) }
+}
+
+/// The randomness of a training: every draw is keyed by (seed, step, purpose), so that nothing but the step's number
+/// needs to be kept to go on.
+#[derive(Debug, Clone, Copy)]
+pub struct Randomness {
+    seed: u64,
+}
+
+impl Randomness {
+    /// From the training's seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    fn key(self, step: u64, purpose: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"hiresmed training");
+        hash.update(self.seed.to_le_bytes());
+        hash.update(step.to_le_bytes());
+        hash.update(purpose.as_bytes());
+        hash.finalize().into()
+    }
+
+    /// A generator for `purpose` in `step`.
+    pub fn generator(self, step: u64, purpose: &str) -> ChaCha8Rng {
+        ChaCha8Rng::from_seed(self.key(step, purpose))
+    }
+
+    /// Seeds libtorch's own generator for `purpose` in `step` (initialisation, noise, dropped paths).
+    pub fn seed_torch(self, step: u64, purpose: &str) {
+        let key = self.key(step, purpose);
+        let mut seed = [0u8; 8];
+        seed.copy_from_slice(&key[..8]);
+        tch::manual_seed(i64::from_le_bytes(seed));
+    }
+}

@@ -1,0 +1,239 @@
+//! Layers and blocks of encoder and decoder in libtorch. Tensors are NCHW, f32.
+
+use tch::{Tensor, nn};
+
+use super::config::{Block, Config};
+
+/// A 2-D convolution with a bias.
+#[derive(Debug)]
+pub(crate) struct Convolution {
+    weight: Tensor,
+    bias: Tensor,
+    stride: i64,
+    padding: i64,
+    groups: i64,
+}
+
+/// How convolutions are initialised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Initialisation(pub Option<f64>);
+
+impl Initialisation {
+    fn variable(self, path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
+        let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
+        match self.0 {
+            Some(stdev) if name == "weight" => path.randn(name, shape, 0.0, stdev),
+            Some(_) => path.zeros(name, shape),
+            None => path.uniform(name, shape, -bound, bound),
+        }
+    }
+}
+
+impl Convolution {
+    /// `[N, from, H, W] -> [N, to, H / stride, W / stride]`.
+    pub(crate) fn new(path: &nn::Path, init: Initialisation, shape: ConvolutionShape) -> Self {
+        let ConvolutionShape { from, to, kernel, stride, padding, groups } = shape;
+        let fan_in = from / groups * kernel * kernel;
+        Self {
+            weight: init.variable(path, "weight", &[to, from / groups, kernel, kernel], fan_in),
+            bias: init.variable(path, "bias", &[to], fan_in),
+            stride,
+            padding,
+            groups,
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv2d(&self.weight, Some(&self.bias), [self.stride; 2], [self.padding; 2], [1, 1], self.groups)
+    }
+
+    /// The kernel, `[to, from / groups, k, k]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+}
+
+/// Shape of a [`Convolution`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvolutionShape {
+    pub from: i64,
+    pub to: i64,
+    pub kernel: i64,
+    pub stride: i64,
+    pub padding: i64,
+    pub groups: i64,
+}
+
+impl ConvolutionShape {
+    /// An odd kernel that keeps the size.
+    pub(crate) fn same(from: i64, to: i64, kernel: i64) -> Self {
+        Self { from, to, kernel, stride: 1, padding: kernel / 2, groups: 1 }
+    }
+
+    /// A depth-wise kernel that keeps the size.
+    pub(crate) fn depthwise(width: i64, kernel: i64) -> Self {
+        Self { groups: width, ..Self::same(width, width, kernel) }
+    }
+
+    /// Down by `stride` with a kernel of twice the stride.
+    pub(crate) fn down(from: i64, to: i64, stride: i64) -> Self {
+        Self { from, to, kernel: 2 * stride, stride, padding: stride / 2, groups: 1 }
+    }
+}
+
+/// Group normalisation, ε 1e-6, affine.
+#[derive(Debug)]
+pub(crate) struct Normalisation {
+    weight: Tensor,
+    bias: Tensor,
+    groups: i64,
+}
+
+impl Normalisation {
+    pub(crate) fn new(path: &nn::Path, width: i64) -> Self {
+        Self {
+            weight: path.ones("weight", &[width]),
+            bias: path.zeros("bias", &[width]),
+            groups: Config::groups(width as usize) as i64,
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), 1e-6, true)
+    }
+}
+
+/// What a block needs to know of the whole network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockOptions {
+    pub block: Block,
+    pub squeeze_excitation: bool,
+    pub drop_path: f64,
+    pub init: Initialisation,
+}
+
+#[derive(Debug)]
+enum Second {
+    /// Multi-scale convolutional feature enhancement (equation 12).
+    Enhancement { norm: Normalisation, conv: Convolution, depthwise: Convolution, pointwise: Convolution, drop_path: f64 },
+    /// The residual block's second convolution.
+    Convolution(Convolution),
+}
+
+impl Second {
+    fn forward(&self, h: &Tensor, train: bool) -> Tensor {
+        match self {
+            Second::Convolution(conv) => conv.forward(h),
+            Second::Enhancement { norm, conv, depthwise, pointwise, drop_path } => {
+                let y = conv.forward(&norm.forward(h)).gelu("none");
+                let y = pointwise.forward(&depthwise.forward(&y));
+                if train && *drop_path > 0.0 {
+                    let kept = Tensor::rand([h.size()[0], 1, 1, 1], (h.kind(), h.device())).ge(*drop_path);
+                    return h + y * kept / (1.0 - *drop_path);
+                }
+                h + y
+            }
+        }
+    }
+}
+
+/// Squeeze and excitation: a weight in (0, 1) per channel from the image's mean.
+#[derive(Debug)]
+struct Excitation {
+    reduce: Convolution,
+    expand: Convolution,
+}
+
+impl Excitation {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let mean = x.mean_dim(&[2i64, 3][..], true, x.kind());
+        x * self.expand.forward(&self.reduce.forward(&mean).relu()).sigmoid()
+    }
+}
+
+/// HDFB (equations 2 to 12) or VQGAN's residual block: `[N, from, H, W] -> [N, to, H, W]`.
+///
+/// `x -> norm -> SiLU -> conv 3x3 -> norm -> SiLU -> second -> (excitation) -> + shortcut(x)`, where `second` is the
+/// enhancement `h -> norm -> conv 3x3 -> GELU -> depth-wise 5x5 -> 1x1 -> drop path -> + h`, or one more convolution.
+#[derive(Debug)]
+pub(crate) struct ResidualBlock {
+    norm1: Normalisation,
+    conv1: Convolution,
+    norm2: Normalisation,
+    second: Second,
+    excitation: Option<Excitation>,
+    shortcut: Option<Convolution>,
+}
+
+impl ResidualBlock {
+    /// A block at `path`; `excite` asks for squeeze and excitation where the options have it.
+    pub(crate) fn new(path: &nn::Path, from: i64, to: i64, excite: bool, options: BlockOptions) -> Self {
+        let conv = |name: &str, shape| Convolution::new(&(path / name), options.init, shape);
+        let second = match options.block {
+            Block::Hdfb => Second::Enhancement {
+                norm: Normalisation::new(&(path / "enhance" / "norm"), to),
+                conv: Convolution::new(&(path / "enhance" / "conv"), options.init, ConvolutionShape::same(to, to, 3)),
+                depthwise: Convolution::new(&(path / "enhance" / "depthwise"), options.init, ConvolutionShape::depthwise(to, 5)),
+                pointwise: Convolution::new(&(path / "enhance" / "pointwise"), options.init, ConvolutionShape::same(to, to, 1)),
+                drop_path: options.drop_path,
+            },
+            Block::Residual => Second::Convolution(conv("conv2", ConvolutionShape::same(to, to, 3))),
+        };
+        let inner = (to / 4).max(1);
+        Self {
+            norm1: Normalisation::new(&(path / "norm1"), from),
+            conv1: conv("conv1", ConvolutionShape::same(from, to, 3)),
+            norm2: Normalisation::new(&(path / "norm2"), to),
+            second,
+            excitation: (excite && options.squeeze_excitation).then(|| Excitation {
+                reduce: Convolution::new(&(path / "excite" / "reduce"), options.init, ConvolutionShape::same(to, inner, 1)),
+                expand: Convolution::new(&(path / "excite" / "expand"), options.init, ConvolutionShape::same(inner, to, 1)),
+            }),
+            shortcut: (from != to).then(|| conv("shortcut", ConvolutionShape::same(from, to, 1))),
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let h = self.conv1.forward(&self.norm1.forward(x).silu());
+        let h = self.second.forward(&self.norm2.forward(&h).silu(), train);
+        let h = match &self.excitation {
+            Some(excitation) => excitation.forward(&h),
+            None => h,
+        };
+        match &self.shortcut {
+            Some(shortcut) => h + shortcut.forward(x),
+            None => h + x,
+        }
+    }
+}
+
+/// Up-sampling by deconvolution with a resized shortcut: `[N, from, H, W] -> [N, to, H * stride, W * stride]`.
+///
+/// The kernel is twice the stride, so that every output pixel sees the same number of taps and no chessboard pattern
+/// appears by construction.
+#[derive(Debug)]
+pub(crate) struct Up {
+    weight: Tensor,
+    bias: Tensor,
+    shortcut: Convolution,
+    stride: i64,
+}
+
+impl Up {
+    pub(crate) fn new(path: &nn::Path, from: i64, to: i64, stride: i64, init: Initialisation) -> Self {
+        let deconvolution = path / "deconvolution";
+        let (kernel, fan_in) = (2 * stride, to * 4 * stride * stride);
+        Self {
+            weight: init.variable(&deconvolution, "weight", &[from, to, kernel, kernel], fan_in),
+            bias: init.variable(&deconvolution, "bias", &[to], fan_in),
+            shortcut: Convolution::new(&(path / "shortcut"), init, ConvolutionShape::same(from, to, 1)),
+            stride,
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let up = x.conv_transpose2d(&self.weight, Some(&self.bias), [self.stride; 2], [self.stride / 2; 2], [0, 0], 1, [1, 1]);
+        let size = up.size();
+        up + self.shortcut.forward(x).upsample_nearest2d([size[2], size[3]], None, None)
+    }
+}

@@ -1,0 +1,268 @@
+//! The training step of equation 1, and the checkpoint that resumes it.
+
+use hiresmed_imaging::Window;
+use rand::RngExt;
+use tch::{Tensor, no_grad, nn};
+
+use super::{
+    config::{Config, Training},
+    discriminator::Discriminator,
+    loss::{Perceptual, adaptive_weight, terms},
+    network::Network,
+};
+use crate::{
+    training::{self, Adam, Dataset, Error, Figure, Randomness, Specification, keep_named, load_named},
+    weights::Weights,
+};
+
+/// A HiResMed-VQGAN in training.
+pub struct Learner {
+    config: Config,
+    training: Training,
+    seed: u64,
+    random: Randomness,
+    data: Dataset,
+    network: Network,
+    /// Running average of the trained weights, in the order of [`Network::trainable`].
+    average: Vec<(String, Tensor)>,
+    optimiser: Adam,
+    adversary: Adversary,
+    perceptual: Option<Box<dyn Perceptual>>,
+    step: u64,
+}
+
+struct Adversary {
+    store: nn::VarStore,
+    discriminator: Discriminator,
+    optimiser: Adam,
+}
+
+impl Adversary {
+    fn new(config: &Config, training: &Training) -> Self {
+        let store = nn::VarStore::new(tch::Device::Cpu);
+        let path = store.root() / "discriminator";
+        let discriminator = Discriminator::new(&path, config.channels as i64, training.discriminator_width as i64);
+        let optimiser = Adam::new(Self::variables(&store), (0.5, 0.9), training.epsilon);
+        Self { store, discriminator, optimiser }
+    }
+
+    fn variables(store: &nn::VarStore) -> Vec<(String, Tensor)> {
+        let mut named: Vec<_> = store.variables().into_iter().collect();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        named
+    }
+}
+
+impl Learner {
+    /// A learner for `specification`, new or continuing from `parent`. Of the parent, architecture and seed must be
+    /// this training's; its number of steps and its rates may differ.
+    ///
+    /// # Errors
+    /// Every fault of specification, data or parent, before the first step.
+    pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<Self, Error> {
+        let (config, training) = settings(specification)?;
+        let least = training.crops.iter().map(|crops| crops.size).max().unwrap_or(0);
+        let data = Dataset::open(&specification.data, &specification.hold_out, Window::LUNG_CT, least)?;
+        Self::new(config, training, data, specification.seed, parent)
+    }
+
+    /// A learner over `data` whose images are at least as large as the largest crop.
+    ///
+    /// # Errors
+    /// [`Error::Parent`] and [`Error::Weights`] where `parent` does not fit.
+    pub fn new(config: Config, training: Training, data: Dataset, seed: u64, parent: Option<&Weights>) -> Result<Self, Error> {
+        let random = Randomness::new(seed);
+        random.seed_torch(0, "initialisation");
+        let network = Network::new(&config, training.initial_deviation);
+        let adversary = Adversary::new(&config, &training);
+        let average = network.trainable().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+        let optimiser = Adam::new(network.trainable(), training.beta, training.epsilon);
+        let mut learner =
+            Self { config, training, seed, random, data, network, average, optimiser, adversary, perceptual: None, step: 0 };
+        if let Some(parent) = parent {
+            learner.restore(parent)?;
+        }
+        Ok(learner)
+    }
+
+    /// Adds a perceptual term to the loss.
+    pub fn with_perceptual(mut self, network: Box<dyn Perceptual>) -> Self {
+        self.perceptual = Some(network);
+        self
+    }
+
+    /// The network in training (not the average).
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
+        let value = |key: &str| parent.metadata.get(key).ok_or_else(|| Error::Parent(format!("it has no {key}")));
+        let config: Config =
+            serde_json::from_str(value("configuration")?).map_err(|error| Error::Parent(format!("its configuration: {error}")))?;
+        if config != self.config {
+            return Err(Error::Parent("its architecture is another".into()));
+        }
+        if *value("seed")? != self.seed.to_string() {
+            return Err(Error::Parent(format!("its seed is {}, not {}", value("seed")?, self.seed)));
+        }
+        self.step = value("step")?.parse().map_err(|_| Error::Parent("its step is no number".into()))?;
+        load_named(self.network.variables(), parent, "weights.")?;
+        let average = self.average.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        load_named(average, parent, "average.")?;
+        load_named(Adversary::variables(&self.adversary.store), parent, "")?;
+        self.optimiser.restore(parent, "adam")?;
+        self.adversary.optimiser.restore(parent, "adam-discriminator")
+    }
+
+    /// This step's crops, `[N, C, size, size]`.
+    fn batch(&self) -> Result<Tensor, Error> {
+        let missing = || Error::Specification(vec!["crops has no entry with from_step 0".into()]);
+        let crops = self.training.crops_at(self.step).ok_or_else(missing)?;
+        let mut random = self.random.generator(self.step, "crops");
+        let mut images = Vec::with_capacity(crops.batch);
+        for _ in 0..crops.batch {
+            let mut crop = Vec::new();
+            // Air outside the body teaches nothing: an empty crop is drawn again, twice at most.
+            for _ in 0..3 {
+                let plane = &self.data.draw(&mut random).plane;
+                let left = random.random_range(0..=plane.width() - crops.size);
+                let top = random.random_range(0..=plane.height() - crops.size);
+                crop.clear();
+                for row in top..top + crops.size {
+                    let start = row * plane.width() + left;
+                    crop.extend_from_slice(&plane.data()[start..start + crops.size]);
+                }
+                if crop.iter().sum::<f32>() > -0.9 * crop.len() as f32 {
+                    break;
+                }
+            }
+            let side = crops.size as i64;
+            let mut image = Tensor::from_slice(&crop).reshape([1, side, side]);
+            if self.training.augment {
+                image = image.rot90(random.random_range(0..4), [1, 2]);
+                if random.random_bool(0.5) {
+                    image = image.flip([2]);
+                }
+            }
+            images.push(image.expand([self.config.channels as i64, side, side], false));
+        }
+        Ok(Tensor::stack(&images, 0).contiguous())
+    }
+
+    fn finite(&self, term: &'static str, value: f64) -> Result<f64, Error> {
+        if value.is_finite() { Ok(value) } else { Err(Error::NotFinite { term, step: self.step, value }) }
+    }
+
+    fn average_weights(&mut self) {
+        // Early on a long average would remember the initialisation.
+        let decay = self.training.average_decay.min((1.0 + self.step as f64) / (10.0 + self.step as f64));
+        no_grad(|| {
+            for ((_, average), current) in self.average.iter_mut().zip(self.optimiser.parameters()) {
+                let _ = average.lerp_(current, 1.0 - decay);
+            }
+        });
+    }
+}
+
+impl training::Learner for Learner {
+    fn step(&mut self) -> Result<Vec<Figure>, Error> {
+        self.random.seed_torch(self.step, "step");
+        let x = self.batch()?;
+        if self.step == 0 {
+            let outputs = self.network.quantise(&x);
+            self.network.quantiser.seed_all(&outputs);
+        }
+        let weights = self.training.loss.clone();
+        let (y, quantised) = self.network.forward(&x, &weights);
+        let terms = terms(&x, &y, &quantised, &weights, self.perceptual.as_deref());
+        let mut loss = &terms.reconstruction + &terms.quantisation;
+        let mut figures = vec![
+            ("l1", terms.absolute.double_value(&[])),
+            ("quantisation", terms.quantisation.double_value(&[])),
+        ];
+        let adversarial = self.training.discriminator_start.is_some_and(|start| self.step >= start) && weights.adversarial > 0.0;
+        if adversarial {
+            let generator = self.adversary.discriminator.generator_loss(&y);
+            let weight = adaptive_weight(&terms.reconstruction, &generator, self.network.last_layer());
+            figures.push(("generator", generator.double_value(&[])));
+            figures.push(("adaptive", weight));
+            loss += generator * (weights.adversarial * weight);
+        }
+        self.finite("loss", loss.double_value(&[]))?;
+        let rate = self.training.rate_at(self.step);
+        let gradients = Tensor::run_backward(&[&loss], self.optimiser.parameters(), false, false);
+        let norm = self.optimiser.step(&gradients, rate, self.training.clip_norm);
+        figures.push(("gradient", self.finite("gradient", norm)?));
+        let (usage, dead) = self.network.quantiser.reseed(&quantised, self.training.dead_after);
+        if let Some(rows) = dead {
+            self.optimiser.clear_rows("quantiser.codes", &rows);
+        }
+        figures.extend([("perplexity", usage.perplexity), ("live", usage.live_share), ("reseeded", usage.reseeded as f64)]);
+        if adversarial {
+            let loss = self.adversary.discriminator.critic_loss(&x, &y);
+            figures.push(("critic", self.finite("critic", loss.double_value(&[]))?));
+            let gradients = Tensor::run_backward(&[&loss], self.adversary.optimiser.parameters(), false, false);
+            let _ = self.adversary.optimiser.step(&gradients, self.training.discriminator_rate, None);
+        }
+        self.average_weights();
+        self.step += 1;
+        Ok(figures)
+    }
+
+    fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    fn steps_planned(&self) -> u64 {
+        self.training.steps
+    }
+
+    fn checkpoint(&self) -> Result<Weights, Error> {
+        let mut weights = Weights::default();
+        keep_named(&self.network.variables(), &mut weights, "weights.")?;
+        keep_named(&self.average, &mut weights, "average.")?;
+        keep_named(&Adversary::variables(&self.adversary.store), &mut weights, "")?;
+        self.optimiser.keep(&mut weights, "adam")?;
+        self.adversary.optimiser.keep(&mut weights, "adam-discriminator")?;
+        let text = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Parent(error.to_string()));
+        let metadata = [
+            ("kind", "vqgan".to_owned()),
+            ("configuration", text(serde_json::to_string(&self.config))?),
+            ("training", text(serde_json::to_string(&self.training))?),
+            ("seed", self.seed.to_string()),
+            ("step", self.step.to_string()),
+            ("data", self.data.digest().to_owned()),
+        ];
+        weights.metadata.extend(metadata.map(|(key, value)| (key.to_owned(), value)));
+        Ok(weights)
+    }
+}
+
+/// Architecture and training of a specification: the preset's, with its `settings` laid over: `{"config": {..},
+/// "training": {..}}`.
+pub(crate) fn settings(specification: &Specification) -> Result<(Config, Training), Error> {
+    let unknown = || Error::Specification(vec![format!("preset {:?} is unknown, known are {}", specification.preset, super::PRESETS.join(", "))]);
+    let config = Config::preset(&specification.preset).ok_or_else(unknown)?;
+    let training = Training::preset(&specification.preset).ok_or_else(unknown)?;
+    let mut faults = Vec::new();
+    let config = overlay(&config, &specification.settings["config"]).map_err(|fault| faults.push(format!("config: {fault}"))).ok();
+    let training = overlay(&training, &specification.settings["training"]).map_err(|fault| faults.push(format!("training: {fault}"))).ok();
+    let (Some(config), Some(mut training)) = (config, training) else {
+        return Err(Error::Specification(faults));
+    };
+    training.steps = specification.steps.unwrap_or(training.steps);
+    faults.extend(config.faults());
+    faults.extend(training.faults(&config));
+    if faults.is_empty() { Ok((config, training)) } else { Err(Error::Specification(faults)) }
+}
+
+fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(base: &T, fields: &serde_json::Value) -> Result<T, serde_json::Error> {
+    let mut value = serde_json::to_value(base)?;
+    if let (Some(target), Some(fields)) = (value.as_object_mut(), fields.as_object()) {
+        for (key, field) in fields {
+            target.insert(key.clone(), field.clone());
+        }
+    }
+    serde_json::from_value(value)
+}
