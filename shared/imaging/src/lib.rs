@@ -2,11 +2,15 @@
 //!
 //! This crate owns what an image *is*; it knows nothing of models, jobs or the fleet.
 
+pub mod body;
 pub mod dicom;
 pub mod error;
+pub mod morphology;
 pub mod nifti;
 pub mod plane;
+pub mod polygons;
 pub mod raster;
+pub mod resample;
 pub mod series;
 pub mod window;
 

@@ -1,0 +1,478 @@
+//! Operations on masks: neighbours are the 8 around a pixel, the world outside the image is not set.
+
+use crate::{Mask, Plane};
+
+/// An axis-aligned box in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Bounds {
+    /// First column.
+    pub left: usize,
+    /// First row.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+/// The 8-connected components of a mask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Components {
+    width: usize,
+    height: usize,
+    /// Component number + 1 of each pixel, 0 for background.
+    labels: Vec<u32>,
+    areas: Vec<usize>,
+}
+
+impl Components {
+    /// Pixels of each component, in the order of their first pixel (row by row).
+    pub fn areas(&self) -> &[usize] {
+        &self.areas
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.areas.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.areas.is_empty()
+    }
+
+    /// The component at pixel `x`, `y`.
+    pub fn at(&self, x: usize, y: usize) -> Option<usize> {
+        (self.labels[y * self.width + x] as usize).checked_sub(1)
+    }
+
+    /// Component `index` alone; empty when there is no such component.
+    pub fn mask(&self, index: usize) -> Mask {
+        self.select(|component| component == index)
+    }
+
+    /// All components for which `keep` holds.
+    pub fn select(&self, mut keep: impl FnMut(usize) -> bool) -> Mask {
+        let kept: Vec<bool> = (0..self.len()).map(&mut keep).collect();
+        let set = |&label: &u32| u8::from(label > 0 && kept[label as usize - 1]);
+        Mask::new(self.width, self.height, self.labels.iter().map(set).collect())
+    }
+
+    /// The largest component's number; the first of equals.
+    pub fn largest(&self) -> Option<usize> {
+        (0..self.len()).max_by_key(|&index| (self.areas[index], usize::MAX - index))
+    }
+}
+
+/// Set operations, pixel by pixel.
+///
+/// # Panics
+/// All of them when the masks' sizes differ: the caller laid them over each other.
+impl Mask {
+    /// Pixels set in both.
+    pub fn and(&self, other: &Mask) -> Mask {
+        self.combined(other, |a, b| a & b)
+    }
+
+    /// Pixels set in either.
+    pub fn or(&self, other: &Mask) -> Mask {
+        self.combined(other, |a, b| a | b)
+    }
+
+    /// Pixels set here and not in `other`.
+    pub fn without(&self, other: &Mask) -> Mask {
+        self.combined(other, |a, b| a & (1 - b))
+    }
+
+    /// Pixels that are not set.
+    pub fn inverted(&self) -> Mask {
+        Mask::new(self.width(), self.height(), self.data().iter().map(|value| 1 - value).collect())
+    }
+
+    fn combined(&self, other: &Mask, value: impl Fn(u8, u8) -> u8) -> Mask {
+        assert_eq!((self.width(), self.height()), (other.width(), other.height()), "masks of one size");
+        let data = self.data().iter().zip(other.data()).map(|(&a, &b)| value(a, b)).collect();
+        Mask::new(self.width(), self.height(), data)
+    }
+}
+
+/// Shape operations.
+impl Mask {
+    /// The 8-connected components.
+    pub fn components(&self) -> Components {
+        let (labels, areas) = flood(self, |_| true);
+        Components { width: self.width(), height: self.height(), labels, areas }
+    }
+
+    /// The component with the most pixels; empty for an empty mask.
+    pub fn largest_component(&self) -> Mask {
+        let components = self.components();
+        components.largest().map_or_else(|| Mask::empty(self.width(), self.height()), |index| components.mask(index))
+    }
+
+    /// The mask with every hole filled: background that no 4-connected path joins to the image's border.
+    pub fn holes_filled(&self) -> Mask {
+        let background = self.inverted();
+        let (labels, areas) = flood(&background, |(dx, dy)| dx == 0 || dy == 0);
+        let (width, height) = (self.width(), self.height());
+        let mut open = vec![false; areas.len() + 1];
+        for (at, &label) in labels.iter().enumerate() {
+            let (x, y) = (at % width, at / width);
+            if x == 0 || y == 0 || x + 1 == width || y + 1 == height {
+                open[label as usize] = true;
+            }
+        }
+        open[0] = false;
+        Mask::new(width, height, labels.iter().map(|&label| u8::from(!open[label as usize])).collect())
+    }
+
+    /// Every pixel within `radius` steps of a set pixel, diagonals counting as one step.
+    pub fn dilated(&self, radius: usize) -> Mask {
+        let rows = self.spread(radius, true);
+        rows.spread(radius, false)
+    }
+
+    /// Every pixel whose neighbours within `radius` steps, diagonals counting as one, are all set.
+    pub fn eroded(&self, radius: usize) -> Mask {
+        // Outside is not set: pixels nearer to the border than the radius go.
+        let inside = self.inverted().dilated(radius).inverted();
+        let (width, height) = (self.width(), self.height());
+        let off_border = |x: usize, y: usize| {
+            x >= radius && y >= radius && x + radius < width && y + radius < height && inside.get(x, y)
+        };
+        Mask::from_fn(width, height, off_border)
+    }
+
+    fn spread(&self, radius: usize, along_rows: bool) -> Mask {
+        let (width, height) = (self.width(), self.height());
+        let (lines, length, stride, step) =
+            if along_rows { (height, width, width, 1) } else { (width, height, 1, width) };
+        let mut data = vec![0u8; width * height];
+        for line in 0..lines {
+            // Distance to the last set pixel behind, then the same from the other end.
+            for backwards in [false, true] {
+                let mut since = usize::MAX;
+                for position in 0..length {
+                    let position = if backwards { length - 1 - position } else { position };
+                    let at = line * stride + position * step;
+                    since = if self.data()[at] != 0 { 0 } else { since.saturating_add(1) };
+                    data[at] |= u8::from(since <= radius);
+                }
+            }
+        }
+        Mask::new(width, height, data)
+    }
+
+    /// Euclidean distance from each set pixel's centre to the nearest centre that is not set, in pixels; 0 where the
+    /// pixel is not set. Exact (Felzenszwalb and Huttenlocher, 2012).
+    pub fn distance_to_edge(&self) -> Plane {
+        let (width, height) = (self.width() + 2, self.height() + 2);
+        // One frame of background around, since the outside is not set.
+        let far = ((width + height) * (width + height)) as f64;
+        let mut squared = vec![0f64; width * height];
+        for y in 0..self.height() {
+            for x in 0..self.width() {
+                squared[(y + 1) * width + x + 1] = if self.get(x, y) { far } else { 0.0 };
+            }
+        }
+        let mut line = Vec::new();
+        for x in 0..width {
+            line.clear();
+            line.extend((0..height).map(|y| squared[y * width + x]));
+            lower_envelope(&line).into_iter().enumerate().for_each(|(y, value)| squared[y * width + x] = value);
+        }
+        for row in squared.chunks_exact_mut(width) {
+            let transformed = lower_envelope(row);
+            row.copy_from_slice(&transformed);
+        }
+        let inner = |at: usize| {
+            let (x, y) = (at % self.width(), at / self.width());
+            squared[(y + 1) * width + x + 1].sqrt() as f32
+        };
+        Plane::new(self.width(), self.height(), (0..self.width() * self.height()).map(inner).collect())
+    }
+
+    /// Every set pixel that a disc of `radius` pixels lying within the mask covers: thin parts go.
+    pub fn opened(&self, radius: f32) -> Mask {
+        let distance = self.distance_to_edge();
+        let core = Mask::new(
+            self.width(),
+            self.height(),
+            distance.data().iter().map(|&value| u8::from(value > radius)).collect(),
+        );
+        core.grown(radius).and(self)
+    }
+
+    /// Every pixel whose centre lies within `radius` pixels (Euclidean) of a set pixel's centre.
+    pub fn grown(&self, radius: f32) -> Mask {
+        if self.area() == 0 {
+            return self.clone();
+        }
+        // Distances to the mask must not see the image's border, which `distance_to_edge` counts as an edge.
+        let margin = radius.ceil().max(0.0) as usize + 1;
+        let (width, height) = (self.width() + 2 * margin, self.height() + 2 * margin);
+        let outside = Mask::from_fn(width, height, |x, y| {
+            let (x, y) = (x.wrapping_sub(margin), y.wrapping_sub(margin));
+            !(x < self.width() && y < self.height() && self.get(x, y))
+        });
+        let distance = outside.distance_to_edge();
+        Mask::from_fn(self.width(), self.height(), |x, y| distance.at(x + margin, y + margin) <= radius)
+    }
+
+    /// Set pixels with a neighbour (of 8) that is not set.
+    pub fn outline(&self) -> Mask {
+        self.without(&self.eroded(1))
+    }
+}
+
+/// Measures.
+impl Mask {
+    /// The smallest box around all set pixels.
+    pub fn bounds(&self) -> Option<Bounds> {
+        let (mut left, mut right, mut top, mut bottom) = (usize::MAX, 0, usize::MAX, 0);
+        for (at, _) in self.data().iter().enumerate().filter(|(_, value)| **value != 0) {
+            let (x, y) = (at % self.width(), at / self.width());
+            (left, right, top, bottom) = (left.min(x), right.max(x), top.min(y), bottom.max(y));
+        }
+        (left != usize::MAX).then(|| Bounds { left, top, width: right - left + 1, height: bottom - top + 1 })
+    }
+
+    /// Mean column and row of the set pixels.
+    pub fn centroid(&self) -> Option<(f64, f64)> {
+        let area = self.area();
+        let (mut x, mut y) = (0.0, 0.0);
+        for (at, _) in self.data().iter().enumerate().filter(|(_, value)| **value != 0) {
+            x += (at % self.width()) as f64;
+            y += (at / self.width()) as f64;
+        }
+        (area > 0).then(|| (x / area as f64, y / area as f64))
+    }
+
+    /// The longest diameter in pixels: the largest distance between two set pixels' centres, plus 1 for the half pixels
+    /// at both ends; 0 for an empty mask.
+    pub fn longest_diameter(&self) -> f64 {
+        let hull = self.hull();
+        let mut longest: Option<f64> = None;
+        for (index, a) in hull.iter().enumerate() {
+            for b in &hull[index..] {
+                let squared = ((a.0 - b.0).pow(2) + (a.1 - b.1).pow(2)) as f64;
+                longest = Some(longest.map_or(squared, |longest| longest.max(squared)));
+            }
+        }
+        longest.map_or(0.0, |squared| squared.sqrt() + 1.0)
+    }
+
+    /// Diameter in pixels of the disc of the same area.
+    pub fn equivalent_diameter(&self) -> f64 {
+        2.0 * (self.area() as f64 / std::f64::consts::PI).sqrt()
+    }
+
+    /// Corners of the convex hull of the set pixels' centres (Andrew's monotone chain).
+    fn hull(&self) -> Vec<(i64, i64)> {
+        let mut points = Vec::new();
+        for y in 0..self.height() {
+            let row = &self.data()[y * self.width()..(y + 1) * self.width()];
+            if let (Some(first), Some(last)) = (row.iter().position(|&v| v != 0), row.iter().rposition(|&v| v != 0)) {
+                points.push((y as i64, first as i64));
+                points.push((y as i64, last as i64));
+            }
+        }
+        points.dedup();
+        let half = |points: &mut dyn Iterator<Item = &(i64, i64)>| {
+            let mut chain: Vec<(i64, i64)> = Vec::new();
+            for &point in points {
+                while let [.., a, b] = chain[..] {
+                    let cross = (b.0 - a.0) * (point.1 - a.1) - (b.1 - a.1) * (point.0 - a.0);
+                    if cross > 0 {
+                        break;
+                    }
+                    chain.pop();
+                }
+                chain.push(point);
+            }
+            chain
+        };
+        let mut hull = half(&mut points.iter());
+        hull.extend(half(&mut points.iter().rev()));
+        hull
+    }
+}
+
+/// Labels of connected set pixels from 1, and their areas; `neighbour` chooses among the 8 offsets.
+fn flood(mask: &Mask, neighbour: impl Fn((i64, i64)) -> bool) -> (Vec<u32>, Vec<usize>) {
+    let (width, height) = (mask.width(), mask.height());
+    let offsets: Vec<(i64, i64)> = (-1..=1)
+        .flat_map(|dy| (-1..=1).map(move |dx| (dx, dy)))
+        .filter(|&offset| offset != (0, 0) && neighbour(offset))
+        .collect();
+    let mut labels = vec![0u32; width * height];
+    let mut areas = Vec::new();
+    let mut open = Vec::new();
+    for start in 0..labels.len() {
+        if mask.data()[start] == 0 || labels[start] != 0 {
+            continue;
+        }
+        let label = areas.len() as u32 + 1;
+        labels[start] = label;
+        open.push(start);
+        let mut area = 0;
+        while let Some(at) = open.pop() {
+            area += 1;
+            let (x, y) = ((at % width) as i64, (at / width) as i64);
+            for (dx, dy) in &offsets {
+                let (x, y) = (x + dx, y + dy);
+                if x < 0 || y < 0 || x >= width as i64 || y >= height as i64 {
+                    continue;
+                }
+                let next = y as usize * width + x as usize;
+                if mask.data()[next] != 0 && labels[next] == 0 {
+                    labels[next] = label;
+                    open.push(next);
+                }
+            }
+        }
+        areas.push(area);
+    }
+    (labels, areas)
+}
+
+/// One dimension of the squared distance transform: the lower envelope of the parabolas over `values`.
+fn lower_envelope(values: &[f64]) -> Vec<f64> {
+    let mut vertices: Vec<usize> = Vec::with_capacity(values.len());
+    let mut starts: Vec<f64> = Vec::with_capacity(values.len());
+    for q in 0..values.len() {
+        let parabola = |at: usize| values[at] + (at * at) as f64;
+        let mut start = f64::NEG_INFINITY;
+        while let Some(&last) = vertices.last() {
+            start = (parabola(q) - parabola(last)) / (2.0 * (q as f64 - last as f64));
+            if start > starts[vertices.len() - 1] {
+                break;
+            }
+            vertices.pop();
+            starts.pop();
+            start = f64::NEG_INFINITY;
+        }
+        vertices.push(q);
+        starts.push(start);
+    }
+    let mut segment = 0;
+    (0..values.len())
+        .map(|q| {
+            while segment + 1 < vertices.len() && starts[segment + 1] < q as f64 {
+                segment += 1;
+            }
+            let offset = q as f64 - vertices[segment] as f64;
+            offset * offset + values[vertices[segment]]
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A mask from a drawing: `#` is set.
+    fn drawn(rows: &[&str]) -> Mask {
+        Mask::from_fn(rows[0].len(), rows.len(), |x, y| rows[y].as_bytes()[x] == b'#')
+    }
+
+    #[test]
+    fn diagonal_pixels_are_one_component() {
+        let components = drawn(&["#...", ".#..", "...#", "...#"]).components();
+        assert_eq!(components.areas(), [2, 2]);
+        assert_eq!(components.at(1, 1), Some(0));
+        assert_eq!(components.at(2, 0), None);
+        assert_eq!(drawn(&["#...", ".#.#", "..#."]).components().len(), 1);
+        assert_eq!(drawn(&["##..", "....", "...#"]).largest_component(), drawn(&["##..", "....", "...."]));
+        assert_eq!(Mask::empty(3, 3).largest_component(), Mask::empty(3, 3));
+    }
+
+    #[test]
+    fn holes_are_filled_and_bays_are_not() {
+        let mask = drawn(&[".####", ".#..#", "##.##", "#..#.", "####."]);
+        assert_eq!(mask.holes_filled(), drawn(&[".####", ".####", "#####", "####.", "####."]));
+        let bay = drawn(&["###", "#..", "###"]);
+        assert_eq!(bay.holes_filled(), bay);
+        // A diagonal gap is closed for 4-connected background.
+        assert!(drawn(&[".##.", "#..#", "#..#", ".##."]).holes_filled().get(1, 1));
+    }
+
+    #[test]
+    fn distance_is_euclidean_and_sees_the_border() {
+        let mask = Mask::from_fn(9, 7, |x, y| (x, y) != (0, 0));
+        let distance = mask.distance_to_edge();
+        assert_eq!(distance.at(0, 0), 0.0);
+        assert_eq!(distance.at(4, 3), 4.0);
+        assert!((distance.at(1, 1) - 2f32.sqrt()).abs() < 1e-6);
+        assert_eq!(distance.at(8, 6), 1.0);
+    }
+
+    #[test]
+    fn a_thin_table_does_not_survive_an_opening() {
+        let mask = Mask::from_fn(60, 60, |x, y| (10..40).contains(&x) && (5..40).contains(&y) || y == 45 || y == 46);
+        let opened = mask.opened(3.0);
+        assert!(opened.get(25, 20) && opened.get(10, 20));
+        assert!(!opened.get(25, 45) && !opened.get(25, 46));
+    }
+
+    #[test]
+    fn measures_of_known_shapes() {
+        let line = drawn(&[".......", ".#####.", "......."]);
+        assert_eq!(line.longest_diameter(), 5.0);
+        assert_eq!(line.bounds(), Some(Bounds { left: 1, top: 1, width: 5, height: 1 }));
+        assert_eq!(line.centroid(), Some((3.0, 1.0)));
+        assert_eq!(drawn(&["#"]).longest_diameter(), 1.0);
+        assert_eq!(Mask::empty(4, 4).longest_diameter(), 0.0);
+        assert_eq!(Mask::empty(4, 4).bounds(), None);
+        let disc = Mask::from_fn(41, 41, |x, y| (x as f64 - 20.0).hypot(y as f64 - 20.0) <= 10.0);
+        assert!((disc.longest_diameter() - 21.0).abs() < 0.5);
+        assert!((disc.equivalent_diameter() - 20.0).abs() < 0.5);
+        assert_eq!(drawn(&["###", "###", "###"]).outline().area(), 8);
+    }
+
+    fn any_mask() -> impl Strategy<Value = Mask> {
+        (1usize..24, 1usize..24).prop_flat_map(|(width, height)| {
+            proptest::collection::vec(0u8..2, width * height).prop_map(move |data| Mask::new(width, height, data))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn morphology_agrees_with_its_definition(mask in any_mask(), radius in 0usize..4) {
+            let (dilated, eroded, distance) = (mask.dilated(radius), mask.eroded(radius), mask.distance_to_edge());
+            let grown = mask.grown(radius as f32);
+            for y in 0..mask.height() as i64 {
+                for x in 0..mask.width() as i64 {
+                    let reach = radius as i64;
+                    let set = |x: i64, y: i64| {
+                        x >= 0 && y >= 0 && x < mask.width() as i64 && y < mask.height() as i64
+                            && mask.get(x as usize, y as usize)
+                    };
+                    let around = || (-reach..=reach).flat_map(|dy| (-reach..=reach).map(move |dx| (dx, dy)));
+                    let any = around().any(|(dx, dy)| set(x + dx, y + dy));
+                    let all = around().all(|(dx, dy)| set(x + dx, y + dy));
+                    let near = around().any(|(dx, dy)| dx * dx + dy * dy <= reach * reach && set(x + dx, y + dy));
+                    let (ux, uy) = (x as usize, y as usize);
+                    prop_assert_eq!(dilated.get(ux, uy), any);
+                    prop_assert_eq!(eroded.get(ux, uy), all);
+                    prop_assert_eq!(grown.get(ux, uy), near);
+                    let nearest = (-25..50i64).flat_map(|v| (-25..50i64).map(move |u| (u, v)))
+                        .filter(|&(u, v)| !set(u, v)).map(|(u, v)| (u - x).pow(2) + (v - y).pow(2)).min().unwrap();
+                    prop_assert!((f64::from(distance.at(ux, uy)) - (nearest as f64).sqrt()).abs() < 1e-4);
+                }
+            }
+        }
+
+        #[test]
+        fn longest_diameter_is_the_largest_pairwise_distance(mask in any_mask()) {
+            let points: Vec<(i64, i64)> = (0..mask.data().len()).filter(|&at| mask.data()[at] != 0)
+                .map(|at| ((at % mask.width()) as i64, (at / mask.width()) as i64)).collect();
+            let longest = points.iter().flat_map(|a| points.iter().map(move |b| (a.0 - b.0).pow(2) + (a.1 - b.1).pow(2)))
+                .max().map_or(0.0, |squared| (squared as f64).sqrt() + 1.0);
+            prop_assert!((mask.longest_diameter() - longest).abs() < 1e-9);
+        }
+    }
+}
