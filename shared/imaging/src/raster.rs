@@ -27,11 +27,20 @@ pub struct Grey {
 /// [`Fault::TooLarge`].
 pub fn read_grey(path: impl AsRef<Path>, options: ReadOptions) -> Result<Grey, Error> {
     let path = path.as_ref();
-    grey(path, options).map_err(|fault| Error::new(path, fault))
+    let bytes = read_bounded(path, options).map_err(|fault| Error::new(path, fault))?;
+    grey_from_bytes(&bytes, path, options)
 }
 
-fn grey(path: &Path, options: ReadOptions) -> Result<Grey, Fault> {
-    match decode(&read_bounded(path, options)?, options)? {
+/// As [`read_grey`], of `bytes`; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`read_grey`].
+pub fn grey_from_bytes(bytes: &[u8], name: impl AsRef<Path>, options: ReadOptions) -> Result<Grey, Error> {
+    grey(bytes, options).map_err(|fault| Error::new(name, fault))
+}
+
+fn grey(bytes: &[u8], options: ReadOptions) -> Result<Grey, Fault> {
+    match decode(bytes, options)? {
         DynamicImage::ImageLuma8(image) => {
             let (width, height) = image.dimensions();
             Ok(grey_plane(width, height, image.iter().map(|&value| f32::from(value)).collect(), 255.0))
