@@ -42,6 +42,7 @@ pub enum Error {
 pub struct Runtime {
     pub(crate) environment: ort::environment::Environment,
     path: PathBuf,
+    version: String,
 }
 
 static LOADED: OnceLock<Runtime> = OnceLock::new();
@@ -75,16 +76,15 @@ impl Runtime {
             .map_err(|error| unloadable(error.to_string()))?;
         // The environment's own threshold; without it every message of every level crosses into the logger.
         environment.set_log_level(ort::logging::LogLevel::Warning);
-        let runtime = Self { environment, path: path.to_owned() };
-        tracing::debug!(path = %runtime.path.display(), version = runtime.version(), "ONNX Runtime is loaded");
+        let version = version(path).map_err(|error| unloadable(error.to_string()))?;
+        let runtime = Self { environment, path: path.to_owned(), version };
+        tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime is loaded");
         Ok(LOADED.get_or_init(|| runtime).clone())
     }
 
-    /// The library's version, such as "1.31.1"; the build's description where it names none.
-    pub fn version(&self) -> &'static str {
-        let build = ort::info();
-        let branch = build.split_once("git-branch=").map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or(rest));
-        branch.map_or(build, |branch| branch.strip_prefix("rel-").unwrap_or(branch))
+    /// The library's version, such as "1.31.1", as it stands in manifests.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The library's file.
@@ -104,6 +104,21 @@ pub fn folder() -> Result<PathBuf, Error> {
     find_above(&executable)
         .or_else(|| package.as_deref().and_then(find_above))
         .ok_or_else(|| Error::NoFolder { searched: executable.parent().map(Path::to_owned).unwrap_or_default() })
+}
+
+/// Asks the library itself: the build's description, which the binding offers, names a branch and no version.
+#[allow(unsafe_code)]
+fn version(path: &Path) -> Result<String, libloading::Error> {
+    type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
+    // SAFETY: the file is ONNX Runtime and is loaded already, so opening it runs no initialiser; `OrtGetApiBase` has this
+    // signature in every version of its C interface and returns a table that lives as long as the library, whose
+    // `GetVersionString` returns a constant text that ends in zero.
+    unsafe {
+        let library = libloading::Library::new(path)?;
+        let base = library.get::<GetApiBase>(b"OrtGetApiBase")?();
+        let text = ((*base).GetVersionString)();
+        Ok(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
 }
 
 fn find_above(start: &Path) -> Option<PathBuf> {
@@ -126,7 +141,8 @@ mod tests {
     #[test]
     fn the_runtime_loads_once_and_names_its_version() {
         let runtime = Runtime::load().unwrap();
-        assert!(runtime.version().starts_with("1."), "{}", runtime.version());
+        let parts: Vec<u32> = runtime.version().split('.').map(|part| part.parse().unwrap()).collect();
+        assert!(parts.len() == 3 && parts[0] == 1 && parts[1] >= 31, "{}", runtime.version());
         assert_eq!(Runtime::load_from(Path::new("/nowhere/libonnxruntime.so")).unwrap().path(), runtime.path());
     }
 

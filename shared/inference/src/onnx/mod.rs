@@ -9,6 +9,8 @@ mod convolutions;
 mod graph;
 mod layout;
 mod messages;
+#[cfg(test)]
+mod operator_tests;
 mod read;
 mod resizing;
 
