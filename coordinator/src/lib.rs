@@ -1,1 +1,24 @@
-//! (placeholder until the crate is written)
+//! The coordinator: turns a request into a plan, the plan into jobs in flight, and their outcomes into a delivery.
+//!
+//! [`planner`] resolves names and cuts the work, [`dispatcher`] keeps a bounded number of jobs in flight and decides
+//! what happens after failures, [`ledger`] reads and writes the store's documents, [`delivery`] names what a complete
+//! request consists of. The store is the truth: a coordinator that starts rebuilds everything from it.
+//!
+//! It must not know how a job is done: no image, no model, no inference runtime.
+
+mod course;
+pub mod delivery;
+pub mod dispatcher;
+mod error;
+mod judge;
+pub mod ledger;
+pub mod models;
+pub mod planner;
+pub mod rounds;
+mod sources;
+pub mod status;
+
+pub use dispatcher::{Dispatcher, Ending};
+pub use error::Error;
+pub use ledger::Ledger;
+pub use planner::Planner;

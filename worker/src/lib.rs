@@ -3,9 +3,14 @@
 //! [`consumer`] is the loop, [`jobs`] has a file for each kind of job, [`environment`] is what they share. The worker
 //! knows nothing of plans and requests beyond its job: it meets the coordinator in the protocol and the services only.
 
+mod cancellations;
+pub mod consumer;
 pub mod environment;
+mod execute;
 pub mod jobs;
 mod packages;
+mod record;
 pub mod resident;
 
+pub use consumer::Worker;
 pub use environment::Environment;

@@ -1,0 +1,180 @@
+//! Where each job of a request stands while it is dispatched. Pure bookkeeping: what the store says goes in, what to
+//! publish comes out.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
+
+use hiresmed_protocol::{Job, JobId};
+
+/// The jobs of a request that are not settled.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    jobs: BTreeMap<JobId, Entry>,
+    ready: VecDeque<JobId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: Job,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    InFlight,
+    Waiting(Instant),
+}
+
+impl Course {
+    /// Adds a job that is to be published.
+    pub(crate) fn add(&mut self, job: Job) {
+        self.ready.push_back(job.id.clone());
+        self.jobs.insert(job.id.clone(), Entry { job, state: State::Ready });
+    }
+
+    /// Jobs to publish now, so that at most `window` are in flight; those whose wait is over come first.
+    pub(crate) fn take(&mut self, window: usize, now: Instant) -> Vec<Job> {
+        for (id, entry) in &mut self.jobs {
+            if matches!(entry.state, State::Waiting(until) if until <= now) {
+                entry.state = State::Ready;
+                self.ready.push_front(id.clone());
+            }
+        }
+        let mut free = window.saturating_sub(self.in_flight().count());
+        let mut taken = Vec::new();
+        while free > 0 {
+            let Some(id) = self.ready.pop_front() else { break };
+            // A job that was settled while it was ready has left its id behind.
+            let Some(entry) = self.jobs.get_mut(&id).filter(|entry| entry.state == State::Ready) else { continue };
+            entry.state = State::InFlight;
+            taken.push(entry.job.clone());
+            free -= 1;
+        }
+        taken
+    }
+
+    /// Forgets a job that is settled, and gives it back the first time.
+    pub(crate) fn settle(&mut self, id: &JobId) -> Option<Job> {
+        self.jobs.remove(id).map(|entry| entry.job)
+    }
+
+    /// Publishes a job in flight again at `until`, as `attempt`.
+    pub(crate) fn delay(&mut self, id: &JobId, attempt: u32, until: Instant) {
+        if let Some(entry) = self.jobs.get_mut(id) {
+            entry.job.attempt = attempt;
+            entry.state = State::Waiting(until);
+        }
+    }
+
+    /// The job's description, while it is not settled.
+    pub(crate) fn get(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(id).map(|entry| &entry.job)
+    }
+
+    /// The jobs that a worker may have.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values().filter(|entry| entry.state == State::InFlight).map(|entry| &entry.job)
+    }
+
+    /// When the next wait is over.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let waits = self.jobs.values().filter_map(|entry| match entry.state {
+            State::Waiting(until) => Some(until),
+            State::Ready | State::InFlight => None,
+        });
+        waits.min()
+    }
+
+    /// Whether every job is settled.
+    pub(crate) fn is_over(&self) -> bool {
+        self.jobs.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hiresmed_protocol::{
+        Class, Digest, SiteId, VERSION, Work,
+        job::{DataSet, Object, TrainRound},
+        request::{Train, TrainedModel},
+    };
+
+    use super::*;
+
+    fn job(number: u64) -> Job {
+        let request = Train {
+            version: VERSION,
+            name: "a".to_owned(),
+            model: TrainedModel::Unet,
+            preset: "tiny".to_owned(),
+            data: Vec::new(),
+            steps: 1,
+            seed: 0,
+            hold_out: Vec::new(),
+            class: Class::Batch,
+        };
+        let listing = Object { key: "a".to_owned(), sha256: Digest::of(b"") };
+        let data = DataSet { listing, files: 0 };
+        let work = TrainRound { round: number, request, parent: None, first_step: 0, steps: 1, data };
+        let id = "r".parse().unwrap();
+        Job {
+            version: VERSION,
+            id: JobId::train_round(&id, number),
+            request: id,
+            site: SiteId::local(),
+            attempt: 0,
+            class: Class::Batch,
+            work: Work::TrainRound(work),
+        }
+    }
+
+    fn course(jobs: u64) -> Course {
+        let mut course = Course::default();
+        (0..jobs).for_each(|number| course.add(job(number)));
+        course
+    }
+
+    fn numbers(jobs: &[Job]) -> Vec<&str> {
+        jobs.iter().map(|job| &job.id.as_str()[2..]).collect()
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_in_flight() {
+        let (mut course, now) = (course(5), Instant::now());
+        assert_eq!(numbers(&course.take(2, now)), ["t00000", "t00001"]);
+        assert!(course.take(2, now).is_empty());
+        course.settle(&job(0).id);
+        assert_eq!(numbers(&course.take(2, now)), ["t00002"]);
+    }
+
+    #[test]
+    fn a_delayed_job_comes_back_first_and_with_its_attempt() {
+        let (mut course, now) = (course(3), Instant::now());
+        course.take(1, now);
+        let until = now + Duration::from_secs(1);
+        course.delay(&job(0).id, 1, until);
+        assert_eq!(course.due(), Some(until));
+        assert_eq!(numbers(&course.take(1, now)), ["t00001"]);
+        let again = course.take(2, until);
+        assert_eq!((numbers(&again), again[0].attempt), (vec!["t00000"], 1));
+    }
+
+    #[test]
+    fn it_is_over_when_all_are_settled_whatever_their_state() {
+        let (mut course, now) = (course(3), Instant::now());
+        course.take(1, now);
+        course.delay(&job(0).id, 1, now + Duration::from_secs(1));
+        for number in [2, 0, 1] {
+            assert!(!course.is_over());
+            assert!(course.settle(&job(number).id).is_some());
+            assert!(course.settle(&job(number).id).is_none());
+        }
+        assert!(course.is_over());
+        assert!(course.take(9, now).is_empty());
+    }
+}

@@ -1,0 +1,221 @@
+//! The store's documents about requests: the only memory that the coordinator has.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use hiresmed_protocol::{Attempt, Digest, JobId, Outcome, Plan, Request, RequestId, VERSION, keys};
+use hiresmed_services::store::{self, Put, Store};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::Error;
+
+/// Reads and writes the documents of requests.
+#[derive(Clone)]
+pub struct Ledger {
+    store: Arc<dyn Store>,
+}
+
+/// Why a request ended early.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancellation {
+    /// The protocol's version: 1.
+    pub version: u32,
+    /// The cause, for people.
+    pub reason: String,
+}
+
+/// A person's decision to try a failed job again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retried {
+    version: u32,
+    /// The first attempt that counts from now on.
+    attempt: u32,
+}
+
+impl Ledger {
+    /// A ledger in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Ids of all requests, sorted.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn requests(&self) -> Result<Vec<RequestId>, Error> {
+        let keys = self.store.list("requests/").await?;
+        let ids = keys.iter().filter_map(|key| {
+            let (id, document) = key.strip_prefix("requests/")?.split_once('/')?;
+            (document == "request.json").then(|| id.parse().ok())?
+        });
+        Ok(ids.collect())
+    }
+
+    /// The request.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRequest`], [`Error::Document`], the store's.
+    pub async fn request(&self, id: &RequestId) -> Result<Request, Error> {
+        self.read(&keys::request(id)).await?.ok_or_else(|| Error::UnknownRequest(id.clone()))
+    }
+
+    /// The request's plan, if it was planned.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn plan(&self, id: &RequestId) -> Result<Option<Plan>, Error> {
+        self.read(&keys::plan(id)).await
+    }
+
+    /// Records a request with its plan. Both stay as they are where they exist: the plan that counts is returned.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn accept(&self, request: &Request, plan: Plan) -> Result<Plan, Error> {
+        let id = plan.request.clone();
+        self.create(&keys::request(&id), request).await?;
+        match self.create(&keys::plan(&id), &plan).await? {
+            Put::Created => Ok(plan),
+            Put::Exists => Ok(self.plan(&id).await?.unwrap_or(plan)),
+        }
+    }
+
+    /// The outcome that counts, if the job is settled.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn outcome(&self, request: &RequestId, job: &JobId) -> Result<Option<Outcome>, Error> {
+        self.read(&keys::done(request, job)).await
+    }
+
+    /// The outcomes of all settled jobs of a request.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn outcomes(&self, request: &RequestId) -> Result<BTreeMap<JobId, Outcome>, Error> {
+        let mut outcomes = BTreeMap::new();
+        for key in self.store.list(&keys::jobs(request)).await? {
+            if key.ends_with("/done.json")
+                && let Some(outcome) = self.read::<Outcome>(&key).await?
+            {
+                outcomes.insert(outcome.job.clone(), outcome);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Settles a job; false where it was settled before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn settle(&self, outcome: &Outcome) -> Result<bool, Error> {
+        Ok(self.create(&keys::done(&outcome.request, &outcome.job), outcome).await? == Put::Created)
+    }
+
+    /// The records of a job's starts, in the order of their attempts.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn attempts(&self, request: &RequestId, job: &JobId) -> Result<Vec<Attempt>, Error> {
+        let mut attempts = Vec::new();
+        for key in self.store.list(&keys::attempts(request, job)).await? {
+            attempts.extend(self.read::<Attempt>(&key).await?);
+        }
+        Ok(attempts)
+    }
+
+    /// The first attempt that counts: 0, or that of a person's last retry.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn first_attempt(&self, request: &RequestId, job: &JobId) -> Result<u32, Error> {
+        Ok(self.read::<Retried>(&retried(request, job)).await?.map_or(0, |retried| retried.attempt))
+    }
+
+    /// Opens a failed job again: its earlier attempts stay as history and count no more.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn reopen(&self, request: &RequestId, job: &JobId) -> Result<(), Error> {
+        let last = self.attempts(request, job).await?.iter().map(|attempt| attempt.attempt).max();
+        let attempt = last.map_or(0, |last| last + 1);
+        let content = self.document(&Retried { version: VERSION, attempt })?;
+        self.store.put(&retried(request, job), content).await?;
+        Ok(self.store.delete(&keys::done(request, job)).await?)
+    }
+
+    /// Ends a request early. An earlier reason stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn cancel(&self, request: &RequestId, reason: &str) -> Result<(), Error> {
+        let cancellation = Cancellation { version: VERSION, reason: reason.to_owned() };
+        self.create(&keys::cancelled(request), &cancellation).await?;
+        Ok(())
+    }
+
+    /// Why the request ended early, if it did.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn cancellation(&self, request: &RequestId) -> Result<Option<Cancellation>, Error> {
+        self.read(&keys::cancelled(request)).await
+    }
+
+    /// Lets a request that ended early go on.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn resume(&self, request: &RequestId) -> Result<(), Error> {
+        Ok(self.store.delete(&keys::cancelled(request)).await?)
+    }
+
+    /// Makes `alias` stand for the package that a training request made; once a request, so that a look at an old
+    /// request does not take the name back from a newer one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn register(&self, request: &RequestId, alias: &str, package: &Digest) -> Result<(), Error> {
+        let marker = format!("requests/{request}/registered.json");
+        if self.store.head(&marker).await?.is_some() {
+            return Ok(());
+        }
+        self.store.put(alias, package.to_string().into()).await?;
+        self.create(&marker, &alias).await?;
+        Ok(())
+    }
+
+    /// A JSON document; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        let bytes = match self.store.get(key).await {
+            Ok(bytes) => bytes,
+            Err(store::Error::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let document = serde_json::from_slice(&bytes);
+        document.map(Some).map_err(|error| Error::Document { key: key.to_owned(), cause: error.to_string() })
+    }
+
+    async fn create<T: Serialize>(&self, key: &str, value: &T) -> Result<Put, Error> {
+        Ok(self.store.put_if_absent(key, self.document(value)?).await?)
+    }
+
+    fn document<T: Serialize>(&self, value: &T) -> Result<Bytes, Error> {
+        let bytes = serde_json::to_vec_pretty(value);
+        bytes.map(Bytes::from).map_err(|error| Error::Document { key: String::new(), cause: error.to_string() })
+    }
+}
+
+fn retried(request: &RequestId, job: &JobId) -> String {
+    format!("{}{job}/retried.json", keys::jobs(request))
+}

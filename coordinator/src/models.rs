@@ -1,0 +1,121 @@
+//! What a model's name stands for: an alias, a digest, or the start of one.
+
+use std::collections::BTreeSet;
+
+use hiresmed_protocol::{Digest, job::Models, keys, request::Location, request::Synthesise};
+use hiresmed_services::store;
+
+use crate::{Error, Ledger};
+
+/// Digits of a digest that are enough to try it as one.
+const LEAST_DIGITS: usize = 8;
+
+/// The models that a synthesis request names, by digest.
+///
+/// # Errors
+/// [`Error::UnknownModel`], [`Error::AmbiguousModel`], the store's.
+pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models, Error> {
+    let names = &request.models;
+    let singan = if names.singan.is_empty() {
+        registered(ledger, "singan").await?
+    } else {
+        let mut digests = BTreeSet::new();
+        for (index, name) in names.singan.iter().enumerate() {
+            digests.insert(resolve(ledger, &format!("models.singan[{index}]"), "singan", name).await?);
+        }
+        digests
+    };
+    if singan.is_empty() {
+        return Err(unknown(ledger, "models.singan", "singan", "(any)").await?);
+    }
+    let wants_density = request.placement.location != Location::Detector || names.density.is_some();
+    let wants_yolo = request.placement.location != Location::Density || names.yolo.is_some();
+    Ok(Models {
+        vqgan: resolve(ledger, "models.vqgan", "vqgan", &names.vqgan).await?,
+        singan: singan.into_iter().collect(),
+        unet: resolve(ledger, "models.unet", "unet", &names.unet).await?,
+        density: optional(ledger, "density", wants_density, names.density.as_deref()).await?,
+        yolo: optional(ledger, "yolo", wants_yolo, names.yolo.as_deref()).await?,
+    })
+}
+
+async fn optional(
+    ledger: &Ledger,
+    kind: &'static str,
+    wanted: bool,
+    name: Option<&str>,
+) -> Result<Option<Digest>, Error> {
+    if !wanted {
+        return Ok(None);
+    }
+    let path = format!("models.{kind}");
+    resolve(ledger, &path, kind, name.unwrap_or("default")).await.map(Some)
+}
+
+/// The digest that `name` stands for. An alias comes before a digest that starts with the same digits.
+///
+/// # Errors
+/// [`Error::UnknownModel`], [`Error::AmbiguousModel`], the store's.
+pub async fn resolve(ledger: &Ledger, path: &str, kind: &'static str, name: &str) -> Result<Digest, Error> {
+    match ledger.store().get(&keys::alias(kind, name)).await {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            return text.trim().parse().map_err(|error: hiresmed_protocol::ids::Error| Error::Document {
+                key: keys::alias(kind, name),
+                cause: error.to_string(),
+            });
+        }
+        Err(store::Error::NotFound(_) | store::Error::Key { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if name.len() >= LEAST_DIGITS && name.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        let start = name.to_ascii_lowercase();
+        let known = registered(ledger, kind).await?;
+        let matching: Vec<_> = known.into_iter().filter(|digest| digest.to_string().starts_with(&start)).collect();
+        match matching[..] {
+            [digest] => return Ok(digest),
+            [] => {}
+            _ => {
+                let (path, name) = (path.to_owned(), name.to_owned());
+                return Err(Error::AmbiguousModel { path, kind, name, count: matching.len() });
+            }
+        }
+    }
+    Err(unknown(ledger, path, kind, name).await?)
+}
+
+/// The digests of all packages of a kind.
+///
+/// # Errors
+/// The store's.
+pub async fn registered(ledger: &Ledger, kind: &str) -> Result<BTreeSet<Digest>, Error> {
+    let prefix = format!("models/{kind}/");
+    let keys = ledger.store().list(&prefix).await?;
+    let digests = keys.iter().filter_map(|key| {
+        let (digest, file) = key.strip_prefix(&prefix)?.split_once('/')?;
+        (file == "model.json").then(|| digest.parse().ok())?
+    });
+    Ok(digests.collect())
+}
+
+/// The aliases of a kind, sorted.
+///
+/// # Errors
+/// The store's.
+pub async fn aliases(ledger: &Ledger, kind: &str) -> Result<Vec<String>, Error> {
+    let prefix = keys::alias(kind, "");
+    let keys = ledger.store().list(&prefix).await?;
+    Ok(keys.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect())
+}
+
+async fn unknown(ledger: &Ledger, path: &str, kind: &'static str, name: &str) -> Result<Error, Error> {
+    let aliases = aliases(ledger, kind).await?;
+    let known = if aliases.is_empty() {
+        format!(
+            "none is registered: train one with `hiresmed train` or bring one with `hiresmed model import` ({kind})"
+        )
+    } else {
+        format!("known are {}; `hiresmed model list` shows their digests", aliases.join(", "))
+    };
+    Ok(Error::UnknownModel { path: path.to_owned(), kind, name: name.to_owned(), known })
+}

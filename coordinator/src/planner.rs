@@ -1,0 +1,204 @@
+//! From a request to its plan: names to digests, images to jobs.
+
+use hiresmed_protocol::{
+    ImageIndex, Job, JobId, Plan, Request, RequestId, SiteId, VERSION, Work,
+    job::{ImageRange, Models, Object, SynthesiseImages},
+    noise::{self, Purpose},
+    request::{BackgroundMode, Synthesise},
+};
+
+use crate::{Error, Ledger, models, rounds, sources};
+
+/// Images of a job where the request does not say. A crash costs at most so many; loading models is once per worker.
+const CHUNK: u64 = 4;
+
+/// A plan has at most about so many jobs where the request does not say: larger requests get larger jobs.
+const JOBS: u64 = 5_000;
+
+/// Makes plans for a site.
+#[derive(Clone)]
+pub struct Planner {
+    ledger: Ledger,
+    site: SiteId,
+}
+
+impl Planner {
+    /// A planner for the requests of `site`.
+    pub fn new(ledger: Ledger, site: SiteId) -> Self {
+        Self { ledger, site }
+    }
+
+    /// Accepts a request: validates, plans and records it. The same request twice is one request with one plan.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::UnknownModel`], [`Error::AmbiguousModel`], [`Error::NoFiles`]: nothing is recorded
+    /// then; or the store's.
+    pub async fn submit(&self, request: &Request) -> Result<Plan, Error> {
+        request.validate()?;
+        let id = RequestId::derive(request, &self.site, None);
+        if let Some(plan) = self.ledger.plan(&id).await? {
+            return Ok(plan);
+        }
+        let plan = self.plan(id, request).await?;
+        self.ledger.accept(request, plan).await
+    }
+
+    /// The plan of a recorded request, made now where its coordinator died before it was recorded.
+    ///
+    /// # Errors
+    /// As [`Planner::submit`], and [`Error::UnknownRequest`].
+    pub async fn recorded(&self, id: &RequestId) -> Result<Plan, Error> {
+        if let Some(plan) = self.ledger.plan(id).await? {
+            return Ok(plan);
+        }
+        let request = self.ledger.request(id).await?;
+        let plan = self.plan(id.clone(), &request).await?;
+        self.ledger.accept(&request, plan).await
+    }
+
+    async fn plan(&self, id: RequestId, request: &Request) -> Result<Plan, Error> {
+        match request {
+            Request::Synthesise(synthesise) => {
+                let models = models::resolve_all(&self.ledger, synthesise).await?;
+                let sources = match synthesise.background.mode {
+                    BackgroundMode::Sample => Vec::new(),
+                    BackgroundMode::Reconstruct => {
+                        sources::images(&self.ledger, &self.site, "inputs", &synthesise.inputs).await?
+                    }
+                };
+                Ok(synthesis(id, self.site.clone(), synthesise, models, &sources))
+            }
+            Request::Train(train) => {
+                let data = sources::data_set(&self.ledger, &self.site, &train.data).await?;
+                let jobs = vec![rounds::first(&id, &self.site, train, data)];
+                Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs })
+            }
+        }
+    }
+}
+
+/// The plan of a synthesis request; a pure function of its arguments.
+fn synthesis(id: RequestId, site: SiteId, request: &Synthesise, models: Models, sources: &[Object]) -> Plan {
+    let chunk = request.chunk.unwrap_or_else(|| CHUNK.max(request.count.div_ceil(JOBS))).max(1);
+    let order = Order { seed: request.seed, sources };
+    let jobs = (0..request.count.div_ceil(chunk)).map(|number| {
+        let first = number * chunk;
+        let images = ImageRange { first: ImageIndex(first), count: chunk.min(request.count - first) };
+        let work =
+            SynthesiseImages { images, request: request.clone(), models: models.clone(), inputs: order.inputs(images) };
+        Job {
+            version: VERSION,
+            id: JobId::synthesise(&id, number),
+            request: id.clone(),
+            site: site.clone(),
+            attempt: 0,
+            class: request.class,
+            work: Work::Synthesise(work),
+        }
+    });
+    let jobs = jobs.collect();
+    Plan { version: VERSION, request: id, site, models: Some(models), jobs }
+}
+
+/// Which source each image is made from: all of them once in a shuffled order, then all again in another order.
+struct Order<'a> {
+    seed: u64,
+    sources: &'a [Object],
+}
+
+impl Order<'_> {
+    fn inputs(&self, images: ImageRange) -> Vec<Object> {
+        let count = self.sources.len() as u64;
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut inputs = Vec::new();
+        let mut shuffled = (u64::MAX, Vec::new());
+        for index in images.iter() {
+            let pass = index.0 / count;
+            if shuffled.0 != pass {
+                shuffled = (pass, self.shuffle(pass * count));
+            }
+            let source = shuffled.1[(index.0 % count) as usize];
+            inputs.push(self.sources[source].clone());
+        }
+        inputs
+    }
+
+    /// The sources in the order of a digest that belongs to each place of this pass.
+    fn shuffle(&self, first: u64) -> Vec<usize> {
+        let key = |place: &usize| noise::seed(self.seed, ImageIndex(first + *place as u64), Purpose::Input);
+        let mut places: Vec<usize> = (0..self.sources.len()).collect();
+        places.sort_by_cached_key(key);
+        places
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hiresmed_protocol::{Digest, parse};
+
+    use super::*;
+
+    fn request(text: &str) -> Synthesise {
+        match parse::toml(&format!("version = 1\nkind = \"synthesise\"\n{text}")).unwrap() {
+            Request::Synthesise(request) => request,
+            Request::Train(_) => panic!(),
+        }
+    }
+
+    fn plan(text: &str, sources: usize) -> Plan {
+        let digest = Digest::of(b"model");
+        let models = Models { vqgan: digest, singan: vec![digest], unet: digest, density: None, yolo: None };
+        let sources: Vec<_> = (0..sources)
+            .map(|n| Object { key: format!("sites/local/inputs/a/{n}"), sha256: Digest::of(&n.to_le_bytes()) })
+            .collect();
+        synthesis("r".parse().unwrap(), SiteId::local(), &request(text), models, &sources)
+    }
+
+    fn inputs(plan: &Plan) -> Vec<(u64, String)> {
+        let jobs = plan.jobs.iter().filter_map(|job| match &job.work {
+            Work::Synthesise(work) => Some(work.tasks().map(|(index, input)| (index.0, input.unwrap().key.clone()))),
+            Work::TrainRound(_) => None,
+        });
+        jobs.flatten().collect()
+    }
+
+    #[test]
+    fn every_image_is_in_exactly_one_job() {
+        for (text, jobs) in [("count = 10", 3), ("count = 10\nchunk = 3", 4), ("count = 1", 1), ("count = 8", 2)] {
+            let plan = plan(text, 3);
+            assert_eq!(plan.jobs.len(), jobs, "{text}");
+            let indices: Vec<_> = inputs(&plan).into_iter().map(|(index, _)| index).collect();
+            assert_eq!(indices, (0..plan.images()).collect::<Vec<_>>(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_images_input_does_not_depend_on_the_chunk() {
+        assert_eq!(inputs(&plan("count = 20\nchunk = 3", 7)), inputs(&plan("count = 20\nchunk = 20", 7)));
+        assert_ne!(inputs(&plan("count = 20\nseed = 1", 7)), inputs(&plan("count = 20\nseed = 2", 7)));
+    }
+
+    #[test]
+    fn every_source_is_used_once_before_any_is_used_again() {
+        let keys: Vec<_> = inputs(&plan("count = 14", 7)).into_iter().map(|(_, key)| key).collect();
+        for pass in keys.chunks(7) {
+            assert_eq!(pass.iter().collect::<std::collections::BTreeSet<_>>().len(), 7);
+        }
+        assert_ne!(keys[..7], keys[7..]);
+    }
+
+    #[test]
+    fn a_sampled_background_has_no_input() {
+        let plan = plan("count = 2", 0);
+        let Work::Synthesise(work) = &plan.jobs[0].work else { panic!() };
+        assert!(work.inputs.is_empty());
+        assert!(work.tasks().all(|(_, input)| input.is_none()));
+    }
+
+    #[test]
+    fn a_million_images_make_a_bounded_plan() {
+        assert_eq!(plan("count = 1000000", 7).jobs.len(), 5_000);
+    }
+}

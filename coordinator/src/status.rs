@@ -1,0 +1,127 @@
+//! Where requests stand, for people.
+
+use hiresmed_protocol::{JobId, Plan, Request, RequestId, Verdict, Work};
+use serde::Serialize;
+
+use crate::{Error, Ledger, rounds};
+
+/// Where a request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The request.
+    pub request: RequestId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// `synthesise` or `train`.
+    pub kind: &'static str,
+    /// What it counts: `images` or `steps`.
+    pub unit: &'static str,
+    /// Images or steps asked for.
+    pub total: u64,
+    /// Images or steps made.
+    pub done: u64,
+    /// Images that could not be made; for training, whether a round failed (0 or 1).
+    pub failed: u64,
+    /// Why it ended early, if it did.
+    pub cancelled: Option<String>,
+}
+
+impl Status {
+    /// Whether nothing is left to do.
+    pub fn is_over(&self) -> bool {
+        self.cancelled.is_some() || self.done + self.failed >= self.total || (self.kind == "train" && self.failed > 0)
+    }
+
+    /// The state in a word: `running` means not over, whether or not a process works for it now.
+    pub fn word(&self) -> &'static str {
+        if self.cancelled.is_some() {
+            "cancelled"
+        } else if !self.is_over() {
+            "open"
+        } else if self.failed > 0 {
+            "failures"
+        } else {
+            "complete"
+        }
+    }
+}
+
+/// Where request `id` stands.
+///
+/// # Errors
+/// [`Error::UnknownRequest`], [`Error::Document`], the store's.
+pub async fn of(ledger: &Ledger, id: &RequestId) -> Result<Status, Error> {
+    let request = ledger.request(id).await?;
+    let cancelled = ledger.cancellation(id).await?.map(|cancellation| cancellation.reason);
+    let (done, failed) = match ledger.plan(id).await? {
+        Some(plan) => progress(ledger, &plan).await?,
+        None => (0, 0),
+    };
+    let (kind, unit, total) = match &request {
+        Request::Synthesise(synthesise) => ("synthesise", "images", synthesise.count),
+        Request::Train(train) => ("train", "steps", train.steps),
+    };
+    Ok(Status {
+        request: id.clone(),
+        name: request.name().map(str::to_owned),
+        kind,
+        unit,
+        total,
+        done,
+        failed,
+        cancelled,
+    })
+}
+
+/// A job that failed for good: a dead letter, until somebody decides to try it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetter {
+    /// The request.
+    pub request: RequestId,
+    /// The job.
+    pub job: JobId,
+    /// Why it failed.
+    pub reason: String,
+    /// How often it was started.
+    pub starts: usize,
+}
+
+/// The jobs of a request that failed for good.
+///
+/// # Errors
+/// [`Error::Document`], the store's.
+pub async fn dead_letters(ledger: &Ledger, id: &RequestId) -> Result<Vec<DeadLetter>, Error> {
+    let mut letters = Vec::new();
+    for (job, outcome) in ledger.outcomes(id).await? {
+        if let Verdict::Failed(failure) = outcome.verdict {
+            let starts = ledger.attempts(id, &job).await?.len();
+            letters.push(DeadLetter { request: id.clone(), job, reason: failure.reason, starts });
+        }
+    }
+    Ok(letters)
+}
+
+async fn progress(ledger: &Ledger, plan: &Plan) -> Result<(u64, u64), Error> {
+    let outcomes = ledger.outcomes(&plan.request).await?;
+    let (mut done, mut failed) = (0, 0);
+    for job in &plan.jobs {
+        let mut next = Some(job.clone());
+        while let Some(job) = next.take() {
+            let Some(outcome) = outcomes.get(&job.id) else { break };
+            match (&job.work, &outcome.verdict) {
+                (Work::Synthesise(_), Verdict::Succeeded(success)) => {
+                    done += success.images.len() as u64;
+                    failed += success.failures.len() as u64;
+                }
+                (Work::Synthesise(work), _) => failed += work.images.count,
+                (Work::TrainRound(round), Verdict::Succeeded(success)) => {
+                    let Some(result) = &success.round else { break };
+                    done = result.step;
+                    next = rounds::next(&job, round, result);
+                }
+                (Work::TrainRound(_), _) => failed = 1,
+            }
+        }
+    }
+    Ok((done, failed))
+}

@@ -1,0 +1,202 @@
+//! The loop: a delivery is taken, its job run on a thread of its own, the outcome made durable, the delivery settled.
+//!
+//! Order matters and is the same for every end: outputs, then `done.json` (or the attempt's record), then the event,
+//! then the acknowledgement. A worker that dies between two of them leaves nothing that another run does not put right.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::future::select_all;
+use hiresmed_protocol::{Job, Verdict, outcome::Success};
+use hiresmed_services::queue::{self, Consumer, Delivery, Queue};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span, warn};
+
+use crate::{
+    cancellations::Cancellations,
+    environment::Environment,
+    execute,
+    jobs::{Context, Failure, Stop},
+    record::{self, Record},
+};
+
+/// Wait before a lost connection is tried again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// What runs a job: [`crate::jobs::run`], or a test's own.
+pub type Runner = dyn Fn(&Environment, &Context) -> Result<Success, Failure> + Send + Sync;
+
+/// Why a worker stops working.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Outcomes cannot be made durable: the jobs are somebody else's.
+    #[error("the worker cannot record what it does")]
+    Record(#[from] record::Error),
+    /// The queue is out of order.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+}
+
+/// A worker.
+#[derive(Clone)]
+pub struct Worker {
+    /// Host and process, for records and events.
+    pub name: String,
+    /// Where jobs come from.
+    pub queue: Arc<dyn Queue>,
+    /// What jobs use.
+    pub environment: Arc<Environment>,
+    /// What runs them.
+    pub runner: Arc<Runner>,
+    /// Jobs at a time; as many deliveries are taken at most from each queue.
+    pub permits: u16,
+}
+
+impl Worker {
+    /// Works until `drain` is cancelled: then it takes nothing more, hands back what runs and waits for that.
+    ///
+    /// `queues` are named in the order of their precedence.
+    ///
+    /// # Errors
+    /// [`Error::Record`] when outcomes cannot be made durable, [`Error::Queue`] when the queues are missing.
+    pub async fn run(&self, queues: &[String], drain: &CancellationToken) -> Result<(), Error> {
+        let permits = Arc::new(Semaphore::new(self.permits.max(1).into()));
+        let cancellations = Cancellations::start(self.queue.clone(), self.environment.store.inner().clone());
+        let mut running = JoinSet::new();
+        while !drain.is_cancelled() {
+            let mut consumers = self.consume(queues).await?;
+            let lost = self.take(&mut consumers, &permits, &cancellations, &mut running, drain).await;
+            // What runs is finished or handed back before its consumer closes: its delivery is settled through it.
+            while let Some(ended) = running.join_next().await {
+                settled(ended)?;
+            }
+            for consumer in consumers {
+                consumer.close().await?;
+            }
+            if let Err(error) = lost {
+                match error {
+                    Error::Queue(error) => warn!(%error, "connection lost, trying again"),
+                    error => return Err(error),
+                }
+                tokio::select! {
+                    () = drain.cancelled() => {}
+                    () = tokio::time::sleep(RECONNECT) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn consume(&self, queues: &[String]) -> Result<VecDeque<Box<dyn Consumer>>, Error> {
+        let mut consumers = VecDeque::new();
+        for queue in queues {
+            consumers.push_back(self.queue.consume(queue, self.permits.max(1)).await?);
+        }
+        Ok(consumers)
+    }
+
+    async fn take(
+        &self,
+        consumers: &mut VecDeque<Box<dyn Consumer>>,
+        permits: &Arc<Semaphore>,
+        cancellations: &Cancellations,
+        running: &mut JoinSet<Result<(), Error>>,
+        drain: &CancellationToken,
+    ) -> Result<(), Error> {
+        loop {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Ok(()),
+                Some(ended) = running.join_next() => settled(ended)?,
+                taken = next(consumers, permits) => {
+                    let (delivery, permit) = taken?;
+                    let (worker, cancellations, drain) = (self.clone(), cancellations.clone(), drain.clone());
+                    running.spawn(async move {
+                        let result = worker.handle(delivery, &cancellations, drain).await;
+                        // Moved here so that it lasts as long as the job.
+                        drop(permit);
+                        result
+                    });
+                }
+            }
+        }
+    }
+
+    async fn handle(
+        &self,
+        delivery: Delivery,
+        cancellations: &Cancellations,
+        drain: CancellationToken,
+    ) -> Result<(), Error> {
+        let Ok(job) = serde_json::from_slice::<Job>(&delivery.message.payload) else {
+            warn!(message = %delivery.message.id, "message is no job, rejecting it");
+            return settle(delivery.reject().await);
+        };
+        let span = info_span!("job", id = %job.id, kind = %job.work.kind(), attempt = job.attempt);
+        self.work(job, delivery, cancellations, drain).instrument(span).await
+    }
+
+    async fn work(
+        &self,
+        job: Job,
+        delivery: Delivery,
+        cancellations: &Cancellations,
+        drain: CancellationToken,
+    ) -> Result<(), Error> {
+        let store = self.environment.store.inner();
+        if record::is_settled(store, &job).await? || cancellations.is_cancelled(&job.request).await {
+            return settle(delivery.acknowledge().await);
+        }
+        let record = Record::start(store.clone(), &job, &self.name).await?;
+        let stop = Stop { drain, cancel: cancellations.watch(&job.request) };
+        let verdict = execute::execute(self, job.clone(), stop).await;
+        let outcome = record.end(&job, verdict).await?;
+        if outcome.verdict == Verdict::Interrupted {
+            // A fresh copy, so that the broker's delivery count speaks of crashes only.
+            self.queue.publish(&job.queue(), delivery.message.clone()).await?;
+        }
+        execute::announce_end(self, &job, outcome).await;
+        settle(delivery.acknowledge().await)
+    }
+}
+
+/// The next delivery, from the first queue that has one, once there is room for its job.
+async fn next(
+    consumers: &mut VecDeque<Box<dyn Consumer>>,
+    permits: &Arc<Semaphore>,
+) -> Result<(Delivery, OwnedSemaphorePermit), Error> {
+    let Ok(permit) = permits.clone().acquire_owned().await else {
+        // Nobody closes the semaphore.
+        return std::future::pending().await;
+    };
+    if consumers.is_empty() {
+        return std::future::pending().await;
+    }
+    let (delivery, _, _) = select_all(consumers.iter_mut().map(|consumer| consumer.next())).await;
+    Ok((delivery?, permit))
+}
+
+/// A delivery that is no longer ours comes again, and its job is found settled: nothing is lost.
+fn settle(result: queue::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(queue::Error::Settled(id)) => {
+            warn!(message = %id, "delivery was no longer ours to settle");
+            Ok(())
+        }
+        result => Ok(result?),
+    }
+}
+
+fn settled(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(result) => result,
+        // The job's own panics are caught; the loop's would be a fault here, and the delivery comes again.
+        Err(error) => {
+            warn!(%error, "handling a delivery ended unexpectedly");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a worker makes durable about a job: that it began, and how it ended.
+
+use std::{sync::Arc, time::Instant};
+
+use hiresmed_protocol::{Attempt, Job, Outcome, VERSION, Verdict, keys};
+use hiresmed_services::store::{self, Store};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Why a record could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The record could not be put into words.
+    #[error("a record could not be written: {0}")]
+    Document(String),
+}
+
+/// Whether the job has an outcome that counts.
+pub(crate) async fn is_settled(store: &Arc<dyn Store>, job: &Job) -> Result<bool, Error> {
+    Ok(store.head(&keys::done(&job.request, &job.id)).await?.is_some())
+}
+
+/// The record of a start, open until [`Record::end`].
+pub(crate) struct Record {
+    store: Arc<dyn Store>,
+    key: String,
+    attempt: Attempt,
+    began: Instant,
+}
+
+impl Record {
+    /// Records that `worker` begins `job`, before it does anything for it.
+    pub(crate) async fn start(store: Arc<dyn Store>, job: &Job, worker: &str) -> Result<Self, Error> {
+        let now = OffsetDateTime::now_utc();
+        let started_at = now.format(&Rfc3339).map_err(|error| Error::Document(error.to_string()))?;
+        let delivery = format!("{:x}-{:x}", now.unix_timestamp_nanos(), std::process::id());
+        let key = keys::attempt(&job.request, &job.id, job.attempt, &delivery);
+        let attempt =
+            Attempt { version: VERSION, attempt: job.attempt, worker: worker.to_owned(), started_at, ended: None };
+        let record = Self { store, key, attempt, began: Instant::now() };
+        record.write(&record.attempt).await?;
+        Ok(record)
+    }
+
+    /// Records how the attempt ended: in `done.json` where that settles the job, else in the attempt's own record.
+    ///
+    /// The outcome that counts may be another worker's; what is returned is this one's.
+    pub(crate) async fn end(self, job: &Job, verdict: Verdict) -> Result<Outcome, Error> {
+        let settles = matches!(verdict, Verdict::Succeeded(_) | Verdict::Failed(_));
+        let outcome = Outcome {
+            version: VERSION,
+            job: job.id.clone(),
+            request: job.request.clone(),
+            site: job.site.clone(),
+            attempt: job.attempt,
+            worker: self.attempt.worker.clone(),
+            started_at: self.attempt.started_at.clone(),
+            duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            verdict,
+        };
+        if settles {
+            let bytes = serde_json::to_vec_pretty(&outcome).map_err(|error| Error::Document(error.to_string()))?;
+            self.store.put_if_absent(&keys::done(&job.request, &job.id), bytes.into()).await?;
+        } else {
+            self.write(&Attempt { ended: Some(outcome.clone()), ..self.attempt.clone() }).await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn write(&self, attempt: &Attempt) -> Result<(), Error> {
+        let bytes = serde_json::to_vec_pretty(attempt).map_err(|error| Error::Document(error.to_string()))?;
+        self.store.put(&self.key, bytes.into()).await?;
+        Ok(())
+    }
+}
