@@ -51,8 +51,7 @@ fn group_norm_is_its_definition() {
         let variance = block.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / size as f32;
         for (index, value) in block.iter().enumerate() {
             let channel = (group * size + index) / pixels % channels;
-            expected[group * size + index] =
-                (value - mean) / (variance + 1e-5).sqrt() * scale[channel] + bias[channel];
+            expected[group * size + index] = (value - mean) / (variance + 1e-5).sqrt() * scale[channel] + bias[channel];
         }
     }
     let (shape, y) = run([2, channels, 4, 5], &x, |graph, x| {

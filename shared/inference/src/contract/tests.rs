@@ -1,0 +1,114 @@
+//! Contracts against graphs that fit and graphs that do not.
+
+use super::*;
+use crate::onnx::{Convolution, Graph, Interpolation, Pool, Value};
+use crate::package::Draft;
+
+fn image_dims() -> [Dim; 4] {
+    ["N".into(), 1.into(), "H".into(), "W".into()]
+}
+
+fn token_dims() -> [Dim; 3] {
+    ["N".into(), "h".into(), "w".into()]
+}
+
+fn graph(build: impl FnOnce(&mut Graph) -> (Value, ElementType, Vec<Dim>)) -> Vec<u8> {
+    let mut graph = Graph::new("sample");
+    let (value, element, dims) = build(&mut graph);
+    graph.output(&value, "out", element, &dims);
+    graph.finish().unwrap()
+}
+
+/// Tokens by thresholding the image at a quarter of its size.
+fn encoder() -> Vec<u8> {
+    graph(|graph| {
+        let x = graph.input("x", F32, &image_dims());
+        let pooled = graph.average_pool(&x, Pool { kernel: 4, stride: 4, padding: 0 });
+        let squeezed = graph.squeeze(&pooled, &[1]);
+        (graph.cast(&squeezed, I64), I64, token_dims().to_vec())
+    })
+}
+
+fn decoder(factor: usize) -> Vec<u8> {
+    graph(|graph| {
+        let tokens = graph.input("tokens", I64, &token_dims());
+        let tokens = graph.cast(&tokens, F32);
+        let tokens = graph.unsqueeze(&tokens, &[1]);
+        (graph.resize_by(&tokens, factor, Interpolation::Nearest), F32, image_dims().to_vec())
+    })
+}
+
+fn same_size(channels: usize) -> Vec<u8> {
+    graph(|graph| {
+        let x = graph.input("x", F32, &image_dims());
+        let weight = graph.constant_f32("weight", &[channels, 1, 1, 1], &vec![1.0; channels]);
+        let y = graph.conv(&x, &weight, None, Convolution::default());
+        (y, F32, vec!["N".into(), Dim::Symbol("K".into()), "H".into(), "W".into()])
+    })
+}
+
+fn generator(outputs: usize) -> Vec<u8> {
+    graph(|graph| {
+        let coarse = graph.input("z0", F32, &image_dims());
+        let fine = graph.input("z1", F32, &["N".into(), 1.into(), "h".into(), "w".into()]);
+        let size = graph.spatial_shape(&fine);
+        let coarse = graph.resize_to(&coarse, &size, Interpolation::Cubic);
+        let sum = graph.add(&coarse, &fine);
+        (graph.concat(&vec![&sum; outputs], 1), F32, image_dims().to_vec())
+    })
+}
+
+fn check_graphs(kind: Kind, graphs: &[(&str, Vec<u8>)]) -> Vec<String> {
+    let mut draft = Draft::new(kind, "sample", "MIT");
+    draft.window = Some(crate::package::Window { low: -1000.0, high: 400.0 });
+    let json =
+        serde_json::json!({"version": 1, "kind": kind, "name": "sample", "licence": "MIT", "window": draft.window});
+    let description: Description = serde_json::from_value(json).unwrap();
+    let graphs = graphs.iter().map(|(role, bytes)| ((*role).to_owned(), bytes.clone())).collect();
+    check(&description, &graphs, &Runtime::load().unwrap())
+}
+
+#[test]
+fn models_that_fit_are_taken() {
+    let none: Vec<String> = Vec::new();
+    assert_eq!(check_graphs(Kind::Vqgan, &[("encoder", encoder()), ("decoder", decoder(4))]), none);
+    assert_eq!(check_graphs(Kind::Vqgan, &[("reconstruct", same_size(1))]), none);
+    assert_eq!(check_graphs(Kind::Unet, &[("segment", same_size(3))]), none);
+    assert_eq!(check_graphs(Kind::Singan, &[("generate", generator(2))]), none);
+    assert_eq!(check_graphs(Kind::Density, &[]), none);
+}
+
+#[test]
+fn models_that_do_not_fit_are_refused_with_the_reason() {
+    let refused = |kind, graphs: &[(&str, Vec<u8>)], part: &str| {
+        let faults = check_graphs(kind, graphs).join("\n");
+        assert!(faults.contains(part), "{part:?} in {faults:?}");
+    };
+    refused(Kind::Vqgan, &[("encoder", encoder())], "a vqgan model has encoder and decoder, or reconstruct");
+    refused(Kind::Vqgan, &[("encoder", encoder()), ("decoder", decoder(2))], "the size must stay");
+    refused(Kind::Vqgan, &[("encoder", same_size(1)), ("decoder", decoder(4))], "graph encoder: output out f32");
+    refused(Kind::Vqgan, &[("reconstruct", same_size(2))], "the size must stay");
+    refused(Kind::Unet, &[("segment", encoder())], "is not f32 of rank 4");
+    refused(Kind::Unet, &[("segment", generator(2))], "2 inputs, not 1");
+    refused(Kind::Unet, &[("segment", same_size(1)), ("extra", same_size(1))], "graph extra is no role");
+    refused(Kind::Singan, &[("generate", generator(3))], "3 channels, not image and mask");
+    refused(Kind::Density, &[("encoder", encoder())], "graph encoder is no role");
+    refused(Kind::Unet, &[("segment", b"junk".to_vec())], "not an ONNX model");
+    refused(Kind::Ddpm, &[], "graphs is empty");
+}
+
+#[test]
+fn detectors_come_in_two_layouts() {
+    let detector = |shape: [i64; 3]| {
+        graph(|graph| {
+            let x = graph.input("images", F32, &[1.into(), 3.into(), 640.into(), 640.into()]);
+            let mean = graph.reduce_mean(&x, &[1, 2, 3], false);
+            let mean = graph.unsqueeze(&mean, &[1, 2]);
+            let size = graph.integers(&shape);
+            (graph.expand(&mean, &size), F32, shape.map(Dim::Fixed).to_vec())
+        })
+    };
+    assert!(check_graphs(Kind::Yolo, &[("detect", detector([1, 5, 8400]))]).is_empty());
+    assert!(check_graphs(Kind::Yolo, &[("detect", detector([1, 300, 6]))]).is_empty());
+    assert!(check_graphs(Kind::Yolo, &[("detect", detector([1, 4, 5]))])[0].contains("neither"));
+}
