@@ -3,7 +3,9 @@
 //! An encoder, a codebook and a decoder; what is not in the tokens is not in the image. [`Config`] determines every
 //! parameter's name and shape, [`Training`] how they are found.
 
+mod autoencoder;
 mod config;
+mod export;
 
 #[cfg(feature = "training")]
 mod blocks;
@@ -22,7 +24,9 @@ mod quantiser;
 #[cfg(feature = "training")]
 mod step;
 
+pub use autoencoder::{Autoencoder, Error, Tokens};
 pub use config::{Block, Config, Crops, LossWeights, PRESETS, Training};
+pub use export::{Error as ExportError, Graphs, export};
 #[cfg(feature = "training")]
 pub use loss::Perceptual;
 #[cfg(feature = "training")]
