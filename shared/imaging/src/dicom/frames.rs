@@ -85,6 +85,6 @@ mod tests {
         assert!(matches!(split(&[&[], &[1, 2]], 2), Err(Fault::Truncated { .. })));
         assert!(matches!(split(&[&[]], 1), Err(Fault::Truncated { .. })));
         assert!(matches!(split(&[&[], &[1], &[2], &[3]], 2), Err(Fault::Malformed(_))));
-        assert!(matches!(split(&[&[0, 0, 0, 0, 9, 0, 0, 0], &[1], &[2], &[3]], 2), Err(Fault::Malformed(_))));
+        assert!(matches!(split(&[&[0, 0, 0, 0, 5, 0, 0, 0], &[1], &[2], &[3]], 2), Err(Fault::Malformed(_))));
     }
 }

@@ -1,0 +1,234 @@
+//! What coder and decoder share: parameters, contexts, prediction, and the adaptation of both (ISO/IEC 14495-1 annex A).
+
+/// Run lengths in bits by run index (A.2.1).
+pub(super) const RUN_BITS: [u32; 32] =
+    [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// Coding parameters of a scan.
+#[derive(Debug, Clone)]
+pub(super) struct Parameters {
+    pub maximum: i32,
+    pub near: i32,
+    pub thresholds: [i32; 3],
+    pub reset: i32,
+    pub range: i32,
+    pub error_bits: u32,
+    pub limit: u32,
+}
+
+impl Parameters {
+    /// The defaults of C.2.4.1.1 for samples up to `maximum` with an error of at most `near`.
+    pub(super) fn new(maximum: i32, near: i32) -> Self {
+        let clamp = |value: i32, least: i32| if value > maximum || value < least { least } else { value };
+        let [b1, b2, b3] = if maximum >= 128 {
+            let factor = (maximum.min(4095) + 128) / 256;
+            [factor + 2 + 3 * near, factor * 4 + 3 + 5 * near, factor * 17 + 4 + 7 * near]
+        } else {
+            let factor = 256 / (maximum + 1);
+            [(3 / factor + 3 * near).max(2), (7 / factor + 5 * near).max(3), (21 / factor + 7 * near).max(4)]
+        };
+        let t1 = clamp(b1, near + 1);
+        let t2 = clamp(b2, t1);
+        let t3 = clamp(b3, t2);
+        let range = (maximum + 2 * near) / (2 * near + 1) + 1;
+        let bits = |count: i32| i32::BITS - (count - 1).max(0).leading_zeros();
+        let sample_bits = bits(maximum + 1).max(2);
+        Self {
+            maximum,
+            near,
+            thresholds: [t1, t2, t3],
+            reset: 64,
+            range,
+            error_bits: bits(range),
+            limit: 2 * (sample_bits + sample_bits.max(8)),
+        }
+    }
+
+    /// Gradient regions -4 to 4 (A.3.3).
+    pub(super) fn quantise(&self, gradient: i32) -> i32 {
+        let [t1, t2, t3] = self.thresholds;
+        let size = match gradient.abs() {
+            size if size <= self.near => 0,
+            size if size < t1 => 1,
+            size if size < t2 => 2,
+            size if size < t3 => 3,
+            _ => 4,
+        };
+        size * gradient.signum()
+    }
+
+    /// The context of the neighbours and its sign; `(0, _)` where they are flat, which means run mode.
+    pub(super) fn context(&self, n: Neighbours) -> (usize, i32) {
+        let q = (self.quantise(n.d - n.b) * 9 + self.quantise(n.b - n.c)) * 9 + self.quantise(n.c - n.a);
+        (q.unsigned_abs() as usize, if q < 0 { -1 } else { 1 })
+    }
+
+    /// `error` brought back into the range of prediction errors (A.4.5).
+    pub(super) fn reduce(&self, error: i32) -> i32 {
+        let error = if error < 0 { error + self.range } else { error };
+        if error >= (self.range + 1) / 2 { error - self.range } else { error }
+    }
+
+    /// The sample that `error` makes of `prediction`, wrapped and clamped (A.4.4, A.4.5).
+    pub(super) fn reconstruct(&self, prediction: i32, error: i32) -> i32 {
+        let step = 2 * self.near + 1;
+        let value = prediction + error * step;
+        let value = match value {
+            value if value < -self.near => value + self.range * step,
+            value if value > self.maximum + self.near => value - self.range * step,
+            value => value,
+        };
+        value.clamp(0, self.maximum)
+    }
+}
+
+/// Reconstructed samples around the current one: left, above, above left, above right.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Neighbours {
+    pub a: i32,
+    pub b: i32,
+    pub c: i32,
+    pub d: i32,
+}
+
+impl Neighbours {
+    /// The median edge detector (A.4.1).
+    pub(super) fn predict(self) -> i32 {
+        let (low, high) = (self.a.min(self.b), self.a.max(self.b));
+        match self.c {
+            c if c >= high => low,
+            c if c <= low => high,
+            c => self.a + self.b - c,
+        }
+    }
+}
+
+/// Statistics of one regular context (A.2.1).
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub a: i32,
+    pub b: i32,
+    pub c: i32,
+    pub n: i32,
+}
+
+impl Context {
+    pub(super) fn golomb(&self) -> u32 {
+        golomb_parameter(self.n, self.a)
+    }
+
+    /// Whether error signs are mapped the other way round (A.5.2).
+    pub(super) fn inverts(&self, k: u32, parameters: &Parameters) -> bool {
+        parameters.near == 0 && k == 0 && 2 * self.b <= -self.n
+    }
+
+    /// A.6.
+    pub(super) fn update(&mut self, error: i32, parameters: &Parameters) {
+        self.b += error * (2 * parameters.near + 1);
+        self.a += error.abs();
+        if self.n == parameters.reset {
+            self.a >>= 1;
+            self.b >>= 1;
+            self.n >>= 1;
+        }
+        self.n += 1;
+        if self.b <= -self.n {
+            self.b = (self.b + self.n).max(1 - self.n);
+            self.c = (self.c - 1).max(-128);
+        } else if self.b > 0 {
+            self.b = (self.b - self.n).min(0);
+            self.c = (self.c + 1).min(127);
+        }
+    }
+}
+
+/// Statistics of samples that end a run, `kind` 1 where the neighbours left and above agree (A.7.2).
+#[derive(Debug, Clone)]
+pub(super) struct RunContext {
+    pub kind: i32,
+    pub a: i32,
+    pub n: i32,
+    pub negative: i32,
+}
+
+impl RunContext {
+    pub(super) fn golomb(&self) -> u32 {
+        golomb_parameter(self.n, if self.kind == 1 { self.a + (self.n >> 1) } else { self.a })
+    }
+
+    /// The mapped error as it is coded.
+    pub(super) fn map(&self, error: i32, k: u32) -> i32 {
+        let often_negative = 2 * self.negative >= self.n;
+        let flip = (error > 0 && k == 0 && !often_negative) || (error < 0 && (k != 0 || often_negative));
+        2 * error.abs() - self.kind - i32::from(flip)
+    }
+
+    /// The inverse of [`map`](Self::map).
+    pub(super) fn unmap(&self, mapped: i32, k: u32) -> i32 {
+        let sum = mapped + self.kind;
+        let odd = sum & 1;
+        let size = (sum + odd) / 2;
+        let often_negative = k != 0 || 2 * self.negative >= self.n;
+        if often_negative == (odd == 1) { -size } else { size }
+    }
+
+    pub(super) fn update(&mut self, error: i32, mapped: i32, parameters: &Parameters) {
+        self.negative += i32::from(error < 0);
+        self.a += (mapped + 1 - self.kind) >> 1;
+        if self.n == parameters.reset {
+            self.a >>= 1;
+            self.n >>= 1;
+            self.negative >>= 1;
+        }
+        self.n += 1;
+    }
+}
+
+fn golomb_parameter(n: i32, a: i32) -> u32 {
+    let mut k = 0;
+    while k < 24 && (i64::from(n) << k) < i64::from(a) {
+        k += 1;
+    }
+    k
+}
+
+/// All statistics of a scan.
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    pub contexts: Vec<Context>,
+    pub runs: [RunContext; 2],
+}
+
+impl Model {
+    pub(super) fn new(parameters: &Parameters) -> Self {
+        let a = ((parameters.range + 32) / 64).max(2);
+        let run = |kind| RunContext { kind, a, n: 1, negative: 0 };
+        Self { contexts: vec![Context { a, b: 0, c: 0, n: 1 }; 365], runs: [run(0), run(1)] }
+    }
+}
+
+/// Two lines with a sample of margin on both sides.
+#[derive(Debug, Clone)]
+pub(super) struct Lines {
+    pub previous: Vec<i32>,
+    pub current: Vec<i32>,
+    pub run_index: usize,
+}
+
+impl Lines {
+    pub(super) fn new(width: usize) -> Self {
+        Self { previous: vec![0; width + 2], current: vec![0; width + 2], run_index: 0 }
+    }
+
+    /// Begins a line: the margins repeat the neighbours as A.2.1 says.
+    pub(super) fn advance(&mut self) {
+        std::mem::swap(&mut self.previous, &mut self.current);
+        let last = self.previous.len() - 2;
+        self.previous[last + 1] = self.previous[last];
+        self.current[0] = self.previous[1];
+    }
+
+    pub(super) fn neighbours(&self, x: usize) -> Neighbours {
+        Neighbours { a: self.current[x], b: self.previous[x + 1], c: self.previous[x], d: self.previous[x + 2] }
+    }
+}
