@@ -1,0 +1,125 @@
+//! Where a footprint fits: erosion of the free area by the footprint, row run by row run.
+
+use hiresmed_imaging::Mask;
+
+/// A run of mask pixels relative to the mask's centre: rows down, columns to the right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    row: i64,
+    column: i64,
+    length: u32,
+}
+
+/// A lesion's mask as runs around its centre.
+#[derive(Debug, Clone)]
+pub(super) struct Footprint {
+    runs: Vec<Run>,
+    /// Extent around the centre: first and last column, first and last row.
+    pub(super) left: i64,
+    pub(super) right: i64,
+    pub(super) top: i64,
+    pub(super) bottom: i64,
+    pub(super) area: usize,
+}
+
+impl Footprint {
+    /// The runs of `mask` around its pixel `centre`; `None` for an empty mask.
+    pub(super) fn new(mask: &Mask, centre: (usize, usize)) -> Option<Self> {
+        let mut runs = Vec::new();
+        for y in 0..mask.height() {
+            let mut x = 0;
+            while x < mask.width() {
+                let length = (x..mask.width()).take_while(|&column| mask.get(column, y)).count();
+                if length > 0 {
+                    let row = y as i64 - centre.1 as i64;
+                    runs.push(Run { row, column: x as i64 - centre.0 as i64, length: length as u32 });
+                }
+                x += length.max(1);
+            }
+        }
+        let end = |run: &Run| run.column + i64::from(run.length) - 1;
+        Some(Self {
+            left: runs.iter().map(|run| run.column).min()?,
+            right: runs.iter().map(end).max()?,
+            top: runs.iter().map(|run| run.row).min()?,
+            bottom: runs.iter().map(|run| run.row).max()?,
+            area: mask.area(),
+            runs,
+        })
+    }
+
+    /// The positions at which every pixel of the footprint is set in `free` (pixels outside the image are not).
+    pub(super) fn erode(&self, free: &Mask) -> Mask {
+        let (width, height) = (free.width(), free.height());
+        let ahead = runs_ahead(free);
+        let mut fits = vec![1u8; width * height];
+        for (y, row) in fits.chunks_exact_mut(width.max(1)).enumerate() {
+            for run in &self.runs {
+                let source = y as i64 + run.row;
+                if !(0..height as i64).contains(&source) {
+                    row.fill(0);
+                    break;
+                }
+                let ahead = &ahead[source as usize * width..(source as usize + 1) * width];
+                clear_where_short(row, ahead, run);
+            }
+        }
+        Mask::new(width, height, fits)
+    }
+
+    /// How many of the footprint's pixels at `(x, y)` are set in `mask`; pixels outside the image are not.
+    pub(super) fn count(&self, mask: &Mask, (x, y): (usize, usize)) -> usize {
+        self.pixels((x, y)).filter(|&(x, y)| inside(mask, x, y).is_some_and(|(x, y)| mask.get(x, y))).count()
+    }
+
+    /// Sets the footprint's pixels at `(x, y)` to `value`, inside the image.
+    pub(super) fn paint(&self, labels: &mut [u32], width: usize, (x, y): (usize, usize), value: u32) {
+        for (x, y) in self.pixels((x, y)) {
+            if x >= 0 && y >= 0 && (x as usize) < width {
+                let at = y as usize * width + x as usize;
+                if let Some(label) = labels.get_mut(at) {
+                    *label = value;
+                }
+            }
+        }
+    }
+
+    fn pixels(&self, (x, y): (usize, usize)) -> impl Iterator<Item = (i64, i64)> {
+        let (x, y) = (x as i64, y as i64);
+        self.runs
+            .iter()
+            .flat_map(move |run| (0..i64::from(run.length)).map(move |step| (x + run.column + step, y + run.row)))
+    }
+}
+
+fn inside(mask: &Mask, x: i64, y: i64) -> Option<(usize, usize)> {
+    let (x, y) = (usize::try_from(x).ok()?, usize::try_from(y).ok()?);
+    (x < mask.width() && y < mask.height()).then_some((x, y))
+}
+
+/// For each pixel, how many set pixels follow in its row from it on.
+fn runs_ahead(mask: &Mask) -> Vec<u32> {
+    let mut ahead: Vec<u32> = mask.data().iter().map(|&value| u32::from(value)).collect();
+    for row in ahead.chunks_exact_mut(mask.width().max(1)) {
+        for x in (1..row.len()).rev() {
+            if row[x - 1] != 0 {
+                row[x - 1] = row[x] + 1;
+            }
+        }
+    }
+    ahead
+}
+
+/// Clears the positions of `row` from which the run would start beyond the row or meet a pixel that is not free.
+fn clear_where_short(row: &mut [u8], ahead: &[u32], run: &Run) {
+    let width = row.len();
+    // Position x starts its run at x + column; only starts inside the row can fit.
+    let first = usize::try_from(-run.column).unwrap_or(0).min(width);
+    let end = usize::try_from((width as i64 - run.column).clamp(0, width as i64)).unwrap_or(0).max(first);
+    row[..first].fill(0);
+    row[end..].fill(0);
+    let start = (first as i64 + run.column).clamp(0, width as i64) as usize;
+    for (fits, &length) in row[first..end].iter_mut().zip(&ahead[start..]) {
+        *fits &= u8::from(length >= run.length);
+    }
+}
