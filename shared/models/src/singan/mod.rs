@@ -1,1 +1,70 @@
-//! SinGAN: lesions from one exemplar image each (equation 13).
+//! SinGAN: lesions from one exemplar image each (equation 13 of the paper; Shaham et al. 2019).
+//!
+//! One model learns one lesion crop and its mask as two channels of one image, scale by scale from coarse to fine. Every
+//! sample therefore brings its own mask. `config` says what a model is, `exemplar` what it learns from, `export` writes all
+//! scales as one ONNX graph, `sample` draws lesions of a wanted diameter; `network` and `learner` train it in libtorch.
+
+mod config;
+mod exemplar;
+mod export;
+
+#[cfg(feature = "training")]
+mod folder;
+#[cfg(feature = "training")]
+mod learner;
+#[cfg(feature = "training")]
+mod network;
+
+pub use config::{CHANNELS, Config, Training, generator_parameters};
+pub use exemplar::{Cut, Exemplar};
+pub use export::export;
+
+#[cfg(feature = "training")]
+pub use learner::Learner;
+
+/// A SinGAN cannot be made or sampled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An exemplar is unusable.
+    #[error("exemplar {name}: {cause}; give an image with a mask of the same size")]
+    Exemplar {
+        /// The exemplar's name.
+        name: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The configuration in a package is impossible; all faults at once.
+    #[error("SinGAN {name}: {}; export the model again", .faults.join("; "))]
+    Configuration {
+        /// The package's name.
+        name: String,
+        /// Every fault.
+        faults: Vec<String>,
+    },
+    /// No sample had the wanted size.
+    #[error("SinGAN {name}: none of {tries} samples gave a lesion of {wanted_px:.1} px (the last was {last}); ask for another diameter or exemplar")]
+    Diameter {
+        /// The package's name.
+        name: String,
+        /// Samples drawn.
+        tries: u32,
+        /// Diameter asked for, px.
+        wanted_px: f32,
+        /// What the last try gave.
+        last: String,
+    },
+    /// The graph gave something that is no number.
+    #[error("SinGAN {name}: the graph gave a value that is not finite; its weights are damaged, train or fetch it again")]
+    NotFinite {
+        /// The package's name.
+        name: String,
+    },
+    /// The graph or its package cannot be read, written or run.
+    #[error("SinGAN {name}: {source}")]
+    Inference {
+        /// The package's name.
+        name: String,
+        /// What the inference crate said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

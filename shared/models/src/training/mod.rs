@@ -8,12 +8,14 @@
 mod dataset;
 mod local;
 mod optimiser;
+mod pairs;
 mod round;
 mod state;
 
 pub use dataset::{Dataset, Sample};
 pub use local::train;
 pub use optimiser::Adam;
+pub use pairs::Pair;
 pub use round::{Budget, Ending, Flow, Progress, Summary, newest_checkpoint, round};
 pub use state::{Randomness, array, keep_named, load_named, tensor};
 
@@ -118,8 +120,6 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
     match specification.kind {
         Kind::Vqgan => Ok(Box::new(crate::vqgan::Learner::open(specification, parent)?)),
         Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
-        Kind::Unet => {
-            Err(Error::Specification(vec![format!("kind {:?} has no trainer in this build", specification.kind)]))
-        }
+        Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
     }
 }

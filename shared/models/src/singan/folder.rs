@@ -1,0 +1,37 @@
+//! Which exemplar of a data folder a training learns.
+
+use super::exemplar::{Cut, Exemplar};
+use crate::training::Pair;
+use hiresmed_imaging::Mask;
+use std::path::PathBuf;
+
+/// Reads the exemplar called `wanted`, or the only one that `folders` hold outside `hold_out`.
+///
+/// A mask with grey values is the soft mask of a finished crop; a mask of 0 and 255 alone is cut around with [`Cut::default`].
+///
+/// # Errors
+/// Every fault, one sentence each.
+pub(super) fn read(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str>) -> Result<Exemplar, Vec<String>> {
+    let mut pairs = Pair::find(folders, hold_out)?;
+    pairs.retain(|pair| wanted.is_none_or(|wanted| wanted == pair.name));
+    match pairs.as_slice() {
+        [pair] => read_pair(pair).map_err(|cause| vec![cause]),
+        [] => Err(vec![format!(
+            "there is no exemplar{}: give a folder with NAME.png or NAME.dcm and NAME.mask.png",
+            wanted.map(|wanted| format!(" called {wanted}")).unwrap_or_default()
+        )]),
+        several => {
+            let names: Vec<&str> = several.iter().map(|pair| pair.name.as_str()).collect();
+            Err(vec![format!("there are {} exemplars ({}) and a SinGAN learns one: set `exemplar`", names.len(), names.join(", "))])
+        }
+    }
+}
+
+fn read_pair(pair: &Pair) -> Result<Exemplar, String> {
+    let (image, mask) = pair.read()?;
+    if mask.data().iter().any(|value| value.abs() < 0.999) {
+        return Ok(Exemplar { name: pair.name.clone(), image, mask });
+    }
+    let hard = Mask::from_fn(mask.width(), mask.height(), |x, y| mask.at(x, y) > 0.0);
+    Exemplar::cut(&pair.name, &image, &hard, &Cut::default()).map_err(|error| error.to_string())
+}

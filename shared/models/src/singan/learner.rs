@@ -1,0 +1,359 @@
+//! Training, one scale after the other: WGAN-GP and reconstruction (equation 13).
+
+use super::config::{CHANNELS, Config, Training};
+use super::exemplar::{Exemplar, longest_diameter};
+use super::network::{Mode, Stack, gradient_penalty, resize};
+use crate::noise;
+use crate::training::{self, Adam, Error, Figure, Randomness, keep_named, load_named};
+use crate::weights::Weights;
+use hiresmed_imaging::Plane;
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+/// Adam's decay rates.
+const BETA: (f64, f64) = (0.5, 0.999);
+/// Value of the mask channel at the delivered mask's edge.
+const MASK_THRESHOLD: f32 = 0.0;
+
+/// One SinGAN in training.
+#[derive(Debug)]
+pub struct Learner {
+    name: String,
+    training: Training,
+    config: Config,
+    random: Randomness,
+    seed: u64,
+    /// The exemplar at every scale, `f32 [1, 2, h, w]`.
+    real: Vec<Tensor>,
+    /// Generators of finished scales, frozen.
+    finished: Vec<Stack>,
+    /// None when training is complete.
+    scale: Option<Scale>,
+    steps: u64,
+}
+
+/// The scale that is being trained.
+#[derive(Debug)]
+struct Scale {
+    generator: Stack,
+    critic: Stack,
+    generator_adam: Adam,
+    critic_adam: Adam,
+    /// Up-sampled reconstruction of the scale below (zero at scale 0), `f32 [1, 2, h, w]`.
+    previous: Tensor,
+    /// Noise of the reconstruction, multiplied by its amplitude (zero above scale 0).
+    noise: Tensor,
+}
+
+impl Learner {
+    /// A learner for one exemplar of `specification`'s data, new or continuing from `parent`.
+    ///
+    /// # Errors
+    /// [`Error::Specification`] or [`Error::Data`] with every fault; [`Error::Parent`] for a checkpoint of another training.
+    pub fn open(specification: &training::Specification, parent: Option<&Weights>) -> Result<Self, Error> {
+        let mut training = settings(specification)?;
+        let exemplar = super::folder::read(&specification.data, &specification.hold_out, training.exemplar.as_deref());
+        let exemplar = exemplar.map_err(Error::Data)?;
+        if let Some(steps) = specification.steps {
+            let scales = training.pyramid([exemplar.image.height(), exemplar.image.width()]).len() as u64;
+            training.iterations = steps.div_ceil(scales).max(1);
+        }
+        Self::new(&exemplar, training, specification.seed, parent)
+    }
+
+    /// A learner for `exemplar`, new or continuing from `parent`.
+    ///
+    /// # Errors
+    /// [`Error::Specification`] with every fault of `training`; [`Error::Parent`] for a checkpoint of another training.
+    pub fn new(exemplar: &Exemplar, training: Training, seed: u64, parent: Option<&Weights>) -> Result<Self, Error> {
+        let faults = training.faults();
+        if !faults.is_empty() {
+            return Err(Error::Specification(faults));
+        }
+        let sizes = training.pyramid([exemplar.image.height(), exemplar.image.width()]);
+        let whole = Tensor::stack(&[plane(&exemplar.image), plane(&exemplar.mask)], 0).unsqueeze(0);
+        let real: Vec<Tensor> = sizes.iter().map(|&size| shrink(&whole, size)).collect();
+        let mask = exemplar.hard_mask(MASK_THRESHOLD);
+        // The exemplar may have been up-sampled to the coarsest side.
+        let zoom = sizes[sizes.len() - 1][0] as f32 / exemplar.image.height() as f32;
+        let config = Config {
+            widths: (0..sizes.len()).map(|scale| training.width_of(scale)).collect(),
+            sizes,
+            noise_amplitudes: Vec::new(),
+            lesion_diameter_px: longest_diameter(&mask) as f32 * zoom,
+            lesion_area_px: mask.area() as f32 * zoom * zoom,
+            mask_threshold: MASK_THRESHOLD,
+        };
+        let random = Randomness::new(seed);
+        let name = exemplar.name.clone();
+        let mut learner =
+            Self { name, training, config, random, seed, real, finished: Vec::new(), scale: None, steps: 0 };
+        match parent {
+            None => learner.scale = Some(learner.start_scale(None)),
+            Some(parent) => learner.restore(parent)?,
+        }
+        Ok(learner)
+    }
+
+    /// The configuration so far; its noise amplitudes grow as scales begin.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Index of the scale under way, the number of scales when training is complete.
+    fn index(&self) -> usize {
+        self.finished.len()
+    }
+
+    /// The next scale, its networks warm where the scale `below` is as wide.
+    fn start_scale(&mut self, below: Option<&Scale>) -> Scale {
+        let at = self.index();
+        let width = self.config.widths[at];
+        let mut rng = self.random.generator(at as u64, "singan weights");
+        let mut generator = Stack::new(width, CHANNELS, &mut rng);
+        let mut critic = Stack::new(width, 1, &mut rng);
+        if let Some(below) = below.filter(|_| self.config.widths[at - 1] == width) {
+            generator.copy_from(&below.generator);
+            critic.copy_from(&below.critic);
+        }
+        self.scale_over(generator, critic)
+    }
+
+    /// The scale under way around its networks, with fresh optimisers.
+    fn scale_over(&mut self, generator: Stack, critic: Stack) -> Scale {
+        let at = self.index();
+        let (previous, amplitude) = self.reconstruction_input(at);
+        self.config.noise_amplitudes.truncate(at);
+        self.config.noise_amplitudes.push(amplitude);
+        let noise = if at == 0 { self.reconstruction_noise() } else { previous.zeros_like() };
+        Scale {
+            generator_adam: Adam::new(generator.parameters(), BETA, 1e-8),
+            critic_adam: Adam::new(critic.parameters(), BETA, 1e-8),
+            generator,
+            critic,
+            previous,
+            noise,
+        }
+    }
+
+    /// The one noise map that reconstructs the exemplar: fixed at scale 0, zero above.
+    fn reconstruction_noise(&self) -> Tensor {
+        let mut rng = self.random.generator(0, "singan reconstruction");
+        noise_map(&mut rng, 0, self.config.sizes[0])
+    }
+
+    /// Up-sampled reconstruction of the scales under `at`, and the noise amplitude of `at`.
+    fn reconstruction_input(&self, at: usize) -> (Tensor, f32) {
+        let mut output = self.real[0].zeros_like();
+        for (scale, generator) in self.finished.iter().enumerate().take(at) {
+            let previous = if scale == 0 { output } else { resize(&output, self.config.sizes[scale]) };
+            let noise = if scale == 0 { self.reconstruction_noise() } else { previous.zeros_like() };
+            output = tch::no_grad(|| generator.generate(&noise, &previous, Mode::Frozen));
+        }
+        if at == 0 {
+            return (output, 1.0);
+        }
+        let previous = resize(&output, self.config.sizes[at]);
+        let error = (&previous - &self.real[at]).square().mean(Kind::Double).sqrt().double_value(&[]);
+        (previous, (self.training.noise * error) as f32)
+    }
+
+    /// Input of the scale under way from fresh noise: the frozen scales' up-sampled sample, and this scale's own noise.
+    fn fresh_input(&self, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
+        let at = self.index();
+        let mut previous = self.real[0].zeros_like();
+        for (scale, generator) in self.finished.iter().enumerate() {
+            let noise = self.fresh_noise(rng, scale);
+            let output = tch::no_grad(|| generator.generate(&noise, &previous, Mode::Frozen));
+            previous = resize(&output, self.config.sizes[scale + 1]);
+        }
+        (self.fresh_noise(rng, at), previous)
+    }
+
+    /// Noise of `scale`, multiplied by its amplitude.
+    fn fresh_noise(&self, rng: &mut ChaCha8Rng, scale: usize) -> Tensor {
+        noise_map(rng, scale, self.config.sizes[scale]) * f64::from(self.config.noise_amplitudes[scale])
+    }
+
+    /// One critic step; returns (critic loss without penalty, penalty).
+    fn critic_step(&self, scale: &mut Scale, rng: &mut ChaCha8Rng, rate: f64) -> (Tensor, Tensor) {
+        let (noise, previous) = self.fresh_input(rng);
+        let real = &self.real[self.index()];
+        let fake = tch::no_grad(|| scale.generator.generate(&noise, &previous, Mode::Train));
+        let score = |image: &Tensor| scale.critic.forward(image, Mode::Train).mean(Kind::Float);
+        let wasserstein = score(&fake) - score(real);
+        let share = f64::from(rand::RngExt::random::<f32>(rng));
+        let between = real * share + &fake * (1.0 - share);
+        let penalty = gradient_penalty(&scale.critic, &between);
+        let loss = &wasserstein + &penalty * self.training.penalty;
+        descend(&mut scale.critic_adam, &loss, rate);
+        (wasserstein.detach(), penalty.detach())
+    }
+
+    /// One generator step on a fresh fake; returns (adversarial loss, reconstruction's mean squared error).
+    fn generator_step(&self, scale: &mut Scale, rng: &mut ChaCha8Rng, rate: f64) -> (Tensor, Tensor) {
+        let (noise, previous) = self.fresh_input(rng);
+        let fake = scale.generator.generate(&noise, &previous, Mode::Train);
+        let adversarial = -scale.critic.forward(&fake, Mode::Train).mean(Kind::Float);
+        let rebuilt = scale.generator.generate(&scale.noise, &scale.previous, Mode::Train);
+        let error = (rebuilt - &self.real[self.index()]).square().mean(Kind::Float);
+        let loss = &adversarial + &error * self.training.reconstruction;
+        descend(&mut scale.generator_adam, &loss, rate);
+        (adversarial.detach(), error.detach())
+    }
+
+    /// Freezes `scale` and starts the next one, if there is one.
+    fn finish_scale(&mut self, scale: &Scale) {
+        let mut done = self.blank_generator(self.index());
+        done.copy_from(&scale.generator);
+        done.freeze();
+        self.finished.push(done);
+        self.scale = (self.index() < self.config.scales()).then(|| self.start_scale(Some(scale)));
+    }
+
+    /// A generator of `scale`'s width, to be filled.
+    fn blank_generator(&self, scale: usize) -> Stack {
+        Stack::new(self.config.widths[scale], CHANNELS, &mut self.random.generator(0, "singan blank"))
+    }
+
+    fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
+        let expected = self.fingerprint();
+        let found = parent.metadata.get("singan").cloned().unwrap_or_default();
+        if found != expected {
+            return Err(Error::Parent(format!("it was made with {found:?}, this training is {expected:?}")));
+        }
+        let steps = parent.metadata.get("steps").and_then(|text| text.parse().ok());
+        self.steps = steps.ok_or_else(|| Error::Parent("it does not say how many steps it has".to_owned()))?;
+        let done = ((self.steps / self.training.iterations) as usize).min(self.config.scales());
+        for scale in 0..done {
+            let (_, amplitude) = self.reconstruction_input(scale);
+            self.config.noise_amplitudes.push(amplitude);
+            let mut generator = self.blank_generator(scale);
+            load_named(generator.named(), parent, &format!("scale{scale}."))?;
+            generator.freeze();
+            self.finished.push(generator);
+        }
+        if done < self.config.scales() {
+            let generator = self.blank_generator(done);
+            let critic = Stack::new(self.config.widths[done], 1, &mut self.random.generator(0, "singan blank"));
+            load_named(generator.named(), parent, &format!("scale{done}."))?;
+            load_named(critic.named(), parent, "critic.")?;
+            let mut scale = self.scale_over(generator, critic);
+            scale.generator_adam.restore(parent, "generator_adam")?;
+            scale.critic_adam.restore(parent, "critic_adam")?;
+            self.scale = Some(scale);
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint must agree with: everything that the next step depends on.
+    fn fingerprint(&self) -> String {
+        let settings = serde_json::to_string(&self.training).unwrap_or_default();
+        let sum: f64 = self.real.iter().map(|real| real.sum(Kind::Double).double_value(&[])).sum();
+        format!("{} seed {} image {sum:.9} {settings}", self.name, self.seed)
+    }
+}
+
+impl training::Learner for Learner {
+    fn step(&mut self) -> Result<Vec<Figure>, Error> {
+        let iteration = self.steps % self.training.iterations;
+        let late = iteration as f64 >= self.training.decay_at * self.training.iterations as f64;
+        let rate = self.training.learning_rate * if late { 0.1 } else { 1.0 };
+        let Some(mut scale) = self.scale.take() else {
+            return Ok(Vec::new());
+        };
+        let mut rng = self.random.generator(self.steps, "singan step");
+        let mut figures: Vec<Figure> = vec![("scale", self.index() as f64)];
+        let mut critic = None;
+        for _ in 0..self.training.critic_steps {
+            critic = Some(self.critic_step(&mut scale, &mut rng, rate));
+        }
+        let mut generator = None;
+        for _ in 0..self.training.generator_steps {
+            generator = Some(self.generator_step(&mut scale, &mut rng, rate));
+        }
+        let terms = [("wasserstein", "penalty", critic), ("adversarial", "reconstruction", generator)];
+        for (first, second, losses) in terms {
+            let losses = losses.map(|(a, b)| [(first, a.double_value(&[])), (second, b.double_value(&[]))]);
+            figures.extend(losses.into_iter().flatten());
+        }
+        if let Some(&(term, value)) = figures.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::NotFinite { term, step: self.steps, value });
+        }
+        self.steps += 1;
+        if self.steps.is_multiple_of(self.training.iterations) {
+            self.finish_scale(&scale);
+        } else {
+            self.scale = Some(scale);
+        }
+        Ok(figures)
+    }
+
+    fn steps_done(&self) -> u64 {
+        self.steps
+    }
+
+    fn steps_planned(&self) -> u64 {
+        self.training.iterations * self.config.scales() as u64
+    }
+
+    fn checkpoint(&self) -> Result<Weights, Error> {
+        let mut weights = Weights::default();
+        for (scale, generator) in self.finished.iter().enumerate() {
+            keep_named(&generator.named(), &mut weights, &format!("scale{scale}."))?;
+        }
+        if let Some(scale) = &self.scale {
+            keep_named(&scale.generator.named(), &mut weights, &format!("scale{}.", self.index()))?;
+            keep_named(&scale.critic.named(), &mut weights, "critic.")?;
+            scale.generator_adam.keep(&mut weights, "generator_adam")?;
+            scale.critic_adam.keep(&mut weights, "critic_adam")?;
+        }
+        let config = serde_json::to_string(&self.config).map_err(|error| Error::Specification(vec![error.to_string()]))?;
+        weights.metadata.insert("config".to_owned(), config);
+        weights.metadata.insert("name".to_owned(), self.name.clone());
+        weights.metadata.insert("singan".to_owned(), self.fingerprint());
+        weights.metadata.insert("steps".to_owned(), self.steps.to_string());
+        Ok(weights)
+    }
+}
+
+/// The preset with the specification's settings over it, checked.
+fn settings(specification: &training::Specification) -> Result<Training, Error> {
+    let fault = |cause: String| Error::Specification(vec![cause]);
+    let preset = Training::preset(&specification.preset).ok_or_else(|| {
+        fault(format!("SinGAN has no preset {:?}; choose one of {}", specification.preset, Training::PRESETS.join(", ")))
+    })?;
+    let mut value = serde_json::to_value(preset).map_err(|error| fault(error.to_string()))?;
+    if let (Some(fields), Some(changes)) = (value.as_object_mut(), specification.settings.as_object()) {
+        fields.extend(changes.clone());
+    }
+    serde_json::from_value(value).map_err(|error| fault(format!("settings: {error}")))
+}
+
+/// One step down `loss` over the optimiser's parameters only.
+fn descend(adam: &mut Adam, loss: &Tensor, rate: f64) {
+    let gradients = Tensor::run_backward(&[loss], adam.parameters(), false, false);
+    adam.step(&gradients, rate, None);
+}
+
+/// N(0, 1) noise of `scale`, `f32 [1, 2, h, w]`: one map for both channels at scale 0, one each above.
+fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Tensor {
+    let maps = if scale == 0 { 1 } else { CHANNELS };
+    let values = noise::normal(rng, maps * height * width);
+    let shape = [1, maps as i64, height as i64, width as i64];
+    Tensor::from_slice(&values).reshape(shape).expand([1, CHANNELS as i64, shape[2], shape[3]], false)
+}
+
+/// `f32 [h, w]`.
+fn plane(plane: &Plane) -> Tensor {
+    Tensor::from_slice(plane.data()).reshape([plane.height() as i64, plane.width() as i64])
+}
+
+/// `image` brought to `size`, with antialiasing where that is smaller.
+fn shrink(image: &Tensor, size: [usize; 2]) -> Tensor {
+    let [height, width] = size.map(|side| side as i64);
+    if height < image.size()[2] || width < image.size()[3] {
+        return image.internal_upsample_bicubic2d_aa([height, width], false, None, None);
+    }
+    resize(image, size)
+}

@@ -1,0 +1,155 @@
+//! Five valid convolutions: the generator and the critic of one scale, in libtorch.
+
+use super::config::{CHANNELS, KERNEL, LAYERS, PADDING};
+use super::export::{EPSILON, SLOPE};
+use crate::noise;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+/// Share of a new batch in BatchNorm's running statistics.
+const MOMENTUM: f64 = 0.1;
+
+/// A named tensor of a checkpoint.
+pub type Named = (String, Tensor);
+
+/// Five 3 x 3 convolutions without padding; BatchNorm and LeakyReLU(0.2) after the first four.
+///
+/// `f32 [N, 2, h, w] -> [N, out, h - 10, w - 10]`.
+#[derive(Debug)]
+pub struct Stack {
+    tensors: Vec<Named>,
+    trainable: Vec<usize>,
+    slope: Tensor,
+}
+
+/// Whether BatchNorm uses the batch's own statistics (and updates the running ones) or the running ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Statistics of the batch.
+    Train,
+    /// Running statistics; how finished scales work.
+    Frozen,
+}
+
+/// Tensors of one layer, in the order in which [`Stack`] holds them.
+const CONVOLUTION: [&str; 2] = ["convolution.weight", "convolution.bias"];
+const NORM: [&str; 4] = ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"];
+
+impl Stack {
+    /// New weights: convolutions N(0, 0.02), norms N(1, 0.02), shifts 0, drawn from `rng`.
+    pub fn new(width: usize, out: usize, rng: &mut ChaCha8Rng) -> Self {
+        let mut normal = |shape: &[i64], mean: f32| {
+            let count = shape.iter().product::<i64>() as usize;
+            let values: Vec<f32> = noise::normal(rng, count).iter().map(|value| mean + 0.02 * value).collect();
+            Tensor::from_slice(&values).reshape(shape)
+        };
+        let (width, out, kernel) = (width as i64, out as i64, KERNEL as i64);
+        let mut tensors = Vec::new();
+        for layer in 0..LAYERS {
+            let from = if layer == 0 { CHANNELS as i64 } else { width };
+            let to = if layer + 1 == LAYERS { out } else { width };
+            tensors.push((format!("layer{layer}.{}", CONVOLUTION[0]), normal(&[to, from, kernel, kernel], 0.0)));
+            tensors.push((format!("layer{layer}.{}", CONVOLUTION[1]), zeros(&[to])));
+            if layer + 1 < LAYERS {
+                let values = [normal(&[width], 1.0), zeros(&[width]), zeros(&[width]), zeros(&[width]) + 1.0];
+                tensors.extend(NORM.iter().zip(values).map(|(name, value)| (format!("layer{layer}.{name}"), value)));
+            }
+        }
+        Self::over(tensors)
+    }
+
+    /// A stack over `tensors`, which [`named`](Self::named) gave.
+    fn over(tensors: Vec<Named>) -> Self {
+        let trainable: Vec<usize> = (0..tensors.len()).filter(|&at| !tensors[at].0.contains("running")).collect();
+        for &at in &trainable {
+            let _ = tensors[at].1.set_requires_grad(true);
+        }
+        Self { tensors, trainable, slope: Tensor::from_slice(&[SLOPE]) }
+    }
+
+    /// All tensors (weights and running statistics) with their names, sharing storage.
+    pub fn named(&self) -> Vec<Named> {
+        self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
+    }
+
+    /// The trainable tensors with their names, in a fixed order.
+    pub fn parameters(&self) -> Vec<Named> {
+        self.trainable.iter().map(|&at| (self.tensors[at].0.clone(), self.tensors[at].1.shallow_clone())).collect()
+    }
+
+    /// Copies every value of `other`, a stack of the same width: a warm start, or weights from a checkpoint.
+    pub fn copy_from(&mut self, other: &Stack) {
+        tch::no_grad(|| {
+            for ((_, to), (_, from)) in self.tensors.iter_mut().zip(&other.tensors) {
+                to.copy_(from);
+            }
+        });
+    }
+
+    /// Turns gradients off: the scale is finished.
+    pub fn freeze(&mut self) {
+        for &at in &self.trainable {
+            let _ = self.tensors[at].1.set_requires_grad(false);
+        }
+    }
+
+    /// `f32 [N, 2, h, w] -> [N, out, h - 10, w - 10]`, no output activation.
+    pub fn forward(&self, input: &Tensor, mode: Mode) -> Tensor {
+        let mut at = 0;
+        let mut take = |count: usize| {
+            at += count;
+            &self.tensors[at - count..at]
+        };
+        let mut x = input.shallow_clone();
+        for layer in 0..LAYERS {
+            let convolution = take(CONVOLUTION.len());
+            x = x.conv2d(&convolution[0].1, Some(&convolution[1].1), [1, 1], [0, 0], [1, 1], 1);
+            if layer + 1 < LAYERS {
+                let norm = take(NORM.len());
+                let [weight, bias, mean, variance] = [0, 1, 2, 3].map(|index| Some(&norm[index].1));
+                let train = mode == Mode::Train;
+                x = x.batch_norm(weight, bias, mean, variance, train, MOMENTUM, f64::from(EPSILON), false).prelu(&self.slope);
+            }
+        }
+        x
+    }
+
+    /// The generator's whole output: tanh of the residual plus the previous scale.
+    ///
+    /// `noise` and `previous` are `f32 [N, 2, h, w]`; noise is already multiplied by its amplitude. Zero padding is put once,
+    /// on both, so the output is `[N, 2, h, w]`.
+    pub fn generate(&self, noise: &Tensor, previous: &Tensor, mode: Mode) -> Tensor {
+        let input = pad(&(noise + previous));
+        self.forward(&input, mode).tanh() + previous
+    }
+}
+
+fn zeros(shape: &[i64]) -> Tensor {
+    Tensor::zeros(shape, (Kind::Float, Device::Cpu))
+}
+
+/// Zero-pads both axes by [`PADDING`].
+fn pad(x: &Tensor) -> Tensor {
+    x.constant_pad_nd([PADDING as i64; 4])
+}
+
+/// Bicubic resize (a = -0.75, pixel centres aligned, no antialiasing) of `f32 [N, C, h, w]` to `[height, width]`; what the
+/// exported graph does between scales.
+pub fn resize(x: &Tensor, [height, width]: [usize; 2]) -> Tensor {
+    let size = [height as i64, width as i64];
+    if x.size()[2..] == size {
+        return x.shallow_clone();
+    }
+    x.upsample_bicubic2d(size, false, None, None)
+}
+
+/// Mean over the image of (|gradient over channels| - 1)^2, the gradient being that of the critic's summed output with
+/// respect to its input (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the critic's weights.
+pub fn gradient_penalty(critic: &Stack, input: &Tensor) -> Tensor {
+    let input = input.detach().set_requires_grad(true);
+    let output = critic.forward(&input, Mode::Train).sum(Kind::Float);
+    let gradient = Tensor::run_backward(&[output], &[&input], true, true);
+    let norm = gradient[0].square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    // The square root's slope at 0 is infinite: a gradient of exactly 0 would make the weights NaN.
+    ((norm + 1e-12).sqrt() - 1.0).square().mean(Kind::Float)
+}

@@ -1,0 +1,161 @@
+//! Training on slices and their permissible regions.
+
+use super::augment::augment;
+use super::config::Training;
+use super::network::{Network, losses};
+use crate::training::{self, Adam, Error, Figure, Pair, Randomness, keep_named, load_named};
+use crate::weights::Weights;
+use hiresmed_imaging::Plane;
+use rand::RngExt;
+use tch::{Kind, Tensor};
+
+/// Adam's decay rates.
+const BETA: (f64, f64) = (0.9, 0.999);
+
+/// A U-Net in training.
+#[derive(Debug)]
+pub struct Learner {
+    training: Training,
+    random: Randomness,
+    seed: u64,
+    /// Images `f32 [1, 1, side, side]` in [-1, 1] and masks in {0, 1}.
+    samples: Vec<(Tensor, Tensor)>,
+    network: Network,
+    adam: Adam,
+    steps: u64,
+}
+
+impl Learner {
+    /// A learner on the pairs (`NAME.png` or `.dcm`, `NAME.mask.png`: white is permissible) of the specification's folders, new or
+    /// continuing from `parent`.
+    ///
+    /// # Errors
+    /// [`Error::Specification`] or [`Error::Data`] with every fault; [`Error::Parent`] for a checkpoint of another training.
+    pub fn open(specification: &training::Specification, parent: Option<&Weights>) -> Result<Self, Error> {
+        let training = settings(specification)?;
+        let pairs = Pair::find(&specification.data, &specification.hold_out).map_err(Error::Data)?;
+        let (mut samples, mut faults) = (Vec::new(), Vec::new());
+        for pair in &pairs {
+            match pair.read() {
+                Ok((image, mask)) => samples.push((image, mask)),
+                Err(cause) => faults.push(cause),
+            }
+        }
+        if pairs.is_empty() {
+            faults.push("there is no slice: give a folder with NAME.png or NAME.dcm and NAME.mask.png".to_owned());
+        }
+        if !faults.is_empty() {
+            return Err(Error::Data(faults));
+        }
+        Self::new(&samples, training, specification.seed, parent)
+    }
+
+    /// A learner on images in [-1, 1] and masks (above 0 is permissible) of equal sizes, new or continuing from `parent`.
+    ///
+    /// # Errors
+    /// [`Error::Specification`] with every fault of `training`; [`Error::Parent`] for a checkpoint of another training.
+    pub fn new(samples: &[(Plane, Plane)], training: Training, seed: u64, parent: Option<&Weights>) -> Result<Self, Error> {
+        let faults = training.faults();
+        if !faults.is_empty() {
+            return Err(Error::Specification(faults));
+        }
+        let side = training.config.side;
+        let tensors = |(image, mask): &(Plane, Plane)| (square(image, side), square(mask, side).gt(0.0).to_kind(Kind::Float));
+        let samples: Vec<_> = samples.iter().map(tensors).collect();
+        let random = Randomness::new(seed);
+        let network = Network::new(&training.config, &mut random.generator(0, "unet weights"));
+        let adam = Adam::new(network.named(), BETA, 1e-8);
+        let mut learner = Self { training, random, seed, samples, network, adam, steps: 0 };
+        if let Some(parent) = parent {
+            learner.restore(parent)?;
+        }
+        Ok(learner)
+    }
+
+    fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
+        let (found, expected) = (parent.metadata.get("unet").cloned().unwrap_or_default(), self.fingerprint());
+        if found != expected {
+            return Err(Error::Parent(format!("it was made with {found:?}, this training is {expected:?}")));
+        }
+        load_named(self.network.named(), parent, "")?;
+        self.adam.restore(parent, "adam")?;
+        let steps = parent.metadata.get("steps").and_then(|text| text.parse().ok());
+        self.steps = steps.ok_or_else(|| Error::Parent("it does not say how many steps it has".to_owned()))?;
+        Ok(())
+    }
+
+    /// What a checkpoint must agree with: everything that the next step depends on.
+    fn fingerprint(&self) -> String {
+        let settings = serde_json::to_string(&self.training).unwrap_or_default();
+        let sum: f64 = self.samples.iter().map(|(image, _)| image.sum(Kind::Double).double_value(&[])).sum();
+        format!("{} slices {sum:.6} seed {} {settings}", self.samples.len(), self.seed)
+    }
+
+    /// One augmented batch: images and masks, `f32 [batch, 1, side, side]`.
+    fn batch(&self) -> (Tensor, Tensor) {
+        let mut rng = self.random.generator(self.steps, "unet batch");
+        let draw = |_| {
+            let (image, mask) = &self.samples[rng.random_range(0..self.samples.len())];
+            augment(image, mask, &self.training, &mut rng)
+        };
+        let (images, masks): (Vec<_>, Vec<_>) = (0..self.training.batch).map(draw).unzip();
+        (Tensor::cat(&images, 0), Tensor::cat(&masks, 0))
+    }
+}
+
+impl training::Learner for Learner {
+    fn step(&mut self) -> Result<Vec<Figure>, Error> {
+        let (images, masks) = self.batch();
+        let (dice, entropy) = losses(&self.network.forward(&images), &masks);
+        let figures = vec![("dice", dice.double_value(&[])), ("cross_entropy", entropy.double_value(&[]))];
+        if let Some(&(term, value)) = figures.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::NotFinite { term, step: self.steps, value });
+        }
+        let gradients = Tensor::run_backward(&[dice + entropy], self.adam.parameters(), false, false);
+        self.adam.step(&gradients, self.training.rate(self.steps), Some(5.0));
+        self.steps += 1;
+        Ok(figures)
+    }
+
+    fn steps_done(&self) -> u64 {
+        self.steps
+    }
+
+    fn steps_planned(&self) -> u64 {
+        self.training.steps
+    }
+
+    fn checkpoint(&self) -> Result<Weights, Error> {
+        let mut weights = Weights::default();
+        keep_named(&self.network.named(), &mut weights, "")?;
+        self.adam.keep(&mut weights, "adam")?;
+        let config = serde_json::to_string(&self.training.config);
+        let config = config.map_err(|error| Error::Specification(vec![error.to_string()]))?;
+        weights.metadata.insert("config".to_owned(), config);
+        weights.metadata.insert("unet".to_owned(), self.fingerprint());
+        weights.metadata.insert("steps".to_owned(), self.steps.to_string());
+        Ok(weights)
+    }
+}
+
+/// The preset with the specification's settings over it.
+fn settings(specification: &training::Specification) -> Result<Training, Error> {
+    let fault = |cause: String| Error::Specification(vec![cause]);
+    let preset = Training::preset(&specification.preset).ok_or_else(|| {
+        fault(format!("U-Net has no preset {:?}; choose one of {}", specification.preset, Training::PRESETS.join(", ")))
+    })?;
+    let mut value = serde_json::to_value(preset).map_err(|error| fault(error.to_string()))?;
+    if let (Some(fields), Some(changes)) = (value.as_object_mut(), specification.settings.as_object()) {
+        fields.extend(changes.clone());
+    }
+    let mut training: Training = serde_json::from_value(value).map_err(|error| fault(format!("settings: {error}")))?;
+    training.steps = specification.steps.unwrap_or(training.steps);
+    Ok(training)
+}
+
+/// `plane` resampled to `f32 [1, 1, side, side]` with antialiasing.
+fn square(plane: &Plane, side: usize) -> Tensor {
+    let shape = [1, 1, plane.height() as i64, plane.width() as i64];
+    let side = side as i64;
+    Tensor::from_slice(plane.data()).reshape(shape).internal_upsample_bilinear2d_aa([side, side], false, None, None)
+}
