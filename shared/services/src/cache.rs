@@ -1,6 +1,12 @@
 //! Values that may vanish at any time, and locks that expire. Losing the cache costs time and nothing else.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod memory;
+
 use std::time::Duration;
+
+pub use self::memory::Memory;
 
 use async_trait::async_trait;
 use bytes::Bytes;

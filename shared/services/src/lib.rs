@@ -10,3 +10,20 @@
 pub mod cache;
 pub mod queue;
 pub mod store;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// A text that no other call, process or machine gives: for names of files and tokens of locks, not for secrets.
+pub(crate) fn nonce() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // Every `RandomState` has its own keys, drawn from the system's randomness.
+    let random = RandomState::new().hash_one(std::process::id());
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{random:016x}{:016x}", nanos as u64)
+}

@@ -23,7 +23,14 @@
 //! - Reading dead letters without taking them is get and return, which counts as a delivery: the dead queue needs to be
 //!   without a limit (RabbitMQ 4 sets 20 by default).
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod sqlite;
+pub mod topic;
+
 use std::{collections::BTreeMap, time::Duration};
+
+pub use self::sqlite::Sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -317,7 +324,7 @@ pub trait Queue: Send + Sync {
     /// [`Error::Unreachable`].
     async fn publish_event(&self, topic: &str, payload: Bytes) -> Result<()>;
 
-    /// Subscribes to the events whose topic matches `pattern`: `*` stands for one word, `#` for any number of words.
+    /// Subscribes to the events whose topic matches `pattern`: see [`topic::matches`].
     ///
     /// # Errors
     /// [`Error::Unreachable`].

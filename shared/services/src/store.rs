@@ -1,5 +1,11 @@
 //! Objects by key: the truth of the fleet.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod directory;
+
+pub use self::directory::Directory;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -154,4 +160,40 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::Denied`], [`Error::Key`], [`Error::Backend`].
     async fn delete(&self, key: &str) -> Result<()>;
+}
+
+/// Checks that `key` is a key: 1 to 1,024 bytes in parts joined by `/`, each of 1 to 200 bytes, not starting with a dot,
+/// without control characters and backslashes. No key is another's beginning up to a `/`: a part is a folder or an
+/// object.
+///
+/// # Errors
+/// [`Error::Key`] with the reason.
+pub fn check_key(key: &str) -> Result<()> {
+    let refuse = |cause: &str| Err(Error::Key { key: key.chars().take(200).collect(), cause: cause.to_owned() });
+    if key.len() > 1024 {
+        return refuse("it is longer than 1024 bytes");
+    }
+    if key.chars().any(|c| c.is_control() || c == '\\') {
+        return refuse("it has a control character or a backslash");
+    }
+    for part in key.split('/') {
+        match part {
+            "" => return refuse("it is empty, or starts or ends with `/`, or has two in a row"),
+            part if part.starts_with('.') => return refuse("a part of it starts with a dot"),
+            part if part.len() > 200 => return refuse("a part of it is longer than 200 bytes"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks that `prefix` is the beginning of a key: as [`check_key`], but it may be empty or end with `/`.
+///
+/// # Errors
+/// [`Error::Key`] with the reason.
+pub fn check_prefix(prefix: &str) -> Result<()> {
+    match prefix.strip_suffix('/').unwrap_or(prefix) {
+        "" if prefix.is_empty() => Ok(()),
+        key => check_key(key),
+    }
 }
