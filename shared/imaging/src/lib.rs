@@ -5,6 +5,7 @@
 pub mod body;
 pub mod dicom;
 pub mod error;
+pub mod files;
 pub mod morphology;
 pub mod nifti;
 pub mod plane;

@@ -8,6 +8,7 @@ mod codec;
 mod dataset;
 mod frames;
 mod image;
+pub mod write;
 
 pub use attributes::Attributes;
 pub(crate) use image::read_bounded;

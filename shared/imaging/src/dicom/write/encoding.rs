@@ -1,0 +1,69 @@
+//! Data sets and pixels to the bytes of a file.
+
+use dicom_core::value::{PixelFragmentSequence, Value};
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+
+use super::{Error, derived_uid};
+use crate::dicom::codec::jpeg_ls;
+
+/// Transfer syntax of a written object; all are lossless.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Syntax {
+    /// Uncompressed Explicit VR Little Endian: read by everything.
+    #[default]
+    Explicit,
+    /// Deflated Explicit VR Little Endian.
+    Deflated,
+    /// JPEG-LS lossless: the smallest.
+    JpegLs,
+}
+
+impl Syntax {
+    /// The transfer syntax's UID.
+    pub fn uid(self) -> &'static str {
+        match self {
+            Self::Explicit => uids::EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::Deflated => uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::JpegLs => uids::JPEGLS_LOSSLESS,
+        }
+    }
+}
+
+/// Stored values of an image.
+pub(super) struct Pixels<'a> {
+    pub stored: &'a [u16],
+    pub width: u16,
+    pub height: u16,
+    pub bits_stored: u16,
+}
+
+/// `dataset` with its pixels as the bytes of a DICOM file.
+pub(super) fn encode(mut dataset: InMemDicomObject, pixels: &Pixels<'_>, syntax: Syntax) -> Result<Vec<u8>, Error> {
+    if syntax == Syntax::JpegLs {
+        let mut stream = jpeg_ls::encode(pixels.stored, pixels.width, pixels.height, u32::from(pixels.bits_stored));
+        // Fragments have even lengths (PS3.5 A.4).
+        if stream.len() % 2 == 1 {
+            stream.push(0);
+        }
+        let fragments = Value::PixelSequence(PixelFragmentSequence::new(vec![0u32], vec![stream]));
+        dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+    } else {
+        dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(pixels.stored.into())));
+    }
+    let failed = |error: &dyn std::error::Error| Error::Encoding(error.to_string());
+    let meta = FileMetaTableBuilder::new()
+        .transfer_syntax(syntax.uid())
+        .implementation_class_uid(derived_uid(&["hiresmed", "implementation class"]))
+        .implementation_version_name("HIRESMED");
+    let object = dataset.with_meta(meta).map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    object.write_all(&mut bytes).map_err(|error| failed(&error))?;
+    // A deflated stream of odd length gets a zero behind it (PS3.5 A.5).
+    if bytes.len() % 2 == 1 {
+        bytes.push(0);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,55 @@
+//! 16-bit grey image objects: synthetic ones that say so, and de-identified slices of a real series.
+
+mod encoding;
+mod modules;
+mod patient_slice;
+mod synthetic;
+mod uid;
+
+pub use encoding::Syntax;
+pub use patient_slice::PatientSlice;
+pub use synthetic::{Identity, Synthetic};
+pub use uid::derived_uid;
+
+/// Why an object cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Sides that DICOM cannot express.
+    #[error("an image of {width} x {height} pixels cannot be written as DICOM; both sides must be 1 to 65,535")]
+    Size {
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
+    },
+    /// A pixel that is no number.
+    #[error("pixel ({x}, {y}) is not a number; the model that made it is broken, import or train it again")]
+    NotANumber {
+        /// Column.
+        x: usize,
+        /// Row.
+        y: usize,
+    },
+    /// A value that 16 bits or the declared range do not hold.
+    #[error("value {value} lies outside {low} to {high}; clip the image first")]
+    Range {
+        /// The value.
+        value: f32,
+        /// Least that can be stored.
+        low: f32,
+        /// Most that can be stored.
+        high: f32,
+    },
+    /// A window that holds nothing.
+    #[error("an intensity window from {low} to {high}; low must be below high")]
+    Window {
+        /// Lower end.
+        low: f32,
+        /// Upper end.
+        high: f32,
+    },
+    /// The encoder refused.
+    #[error("the DICOM data set could not be encoded: {0}; this is a defect, please report it")]
+    Encoding(String),
+}

@@ -1,0 +1,247 @@
+//! Synthetic images that declare themselves: (0008,001C) Synthetic Data, Contributing Equipment "Synthesizing
+//! Equipment" (PS3.16 code 109100), derived UIDs, nobody's identity.
+
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+
+use super::encoding::{Pixels, Syntax, encode};
+use super::modules::Builder;
+use super::{Error, derived_uid};
+use crate::{Plane, Spacing, Window};
+
+/// Distance between the synthetic images of a series, mm: far apart, since they are independent of each other.
+const STACK_MM: f64 = 10.0;
+
+/// Which image of which request this is: the source of every UID.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The request's id together with its seed: two requests that make different images must differ here.
+    pub request: &'a str,
+    /// Image index in the request, from 0.
+    pub image: u64,
+    /// What it shows: `composite`, `background`, ... Each object of a request is a series of its own.
+    pub object: &'a str,
+}
+
+/// A synthetic image to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Synthetic<'a> {
+    /// Pixels in [-1, 1] over `window`; values beyond are clamped. Its spacing is written, 1 mm where it has none.
+    pub plane: &'a Plane,
+    /// The range of real-world values that 16 bits are spent on.
+    pub window: Window,
+    /// Source of the UIDs.
+    pub identity: Identity<'a>,
+    /// DICOM modality. `CT` becomes a CT Image, any other a Secondary Capture of conversion type SYN.
+    pub modality: &'a str,
+    /// Series description, at most 64 characters: what the object is, for a reader.
+    pub description: &'a str,
+    /// Body part examined (defined terms of PS3.16 annex L), such as `CHEST`.
+    pub body_part: &'a str,
+    /// Version of the software, written as that of the synthesizing equipment.
+    pub software_version: &'a str,
+    /// How the pixels are encoded.
+    pub syntax: Syntax,
+}
+
+impl Synthetic<'_> {
+    /// The SOP Instance UID that the object gets.
+    pub fn sop_instance_uid(&self) -> String {
+        let Identity { request, image, object } = self.identity;
+        derived_uid(&["instance", request, &image.to_string(), object])
+    }
+
+    /// The bytes of the DICOM file. The same input gives the same bytes: no clock and no chance is involved.
+    ///
+    /// Stored values are unsigned 16 bit, `Window::to_stored` of each pixel; slope and intercept map them back to
+    /// real-world values, exactly enough that `to_stored(normalise(value))` is the stored value again.
+    ///
+    /// # Errors
+    /// [`Error::Size`], [`Error::NotANumber`], [`Error::Window`], [`Error::Encoding`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let Window { low, high } = self.window;
+        if !(low < high && low.is_finite() && high.is_finite()) {
+            return Err(Error::Window { low, high });
+        }
+        let stored = self.stored()?;
+        let pixels =
+            Pixels { stored: &stored, width: side(self.plane)?.0, height: side(self.plane)?.1, bits_stored: 16 };
+        encode(self.dataset(&pixels).0, &pixels, self.syntax)
+    }
+
+    fn stored(&self) -> Result<Vec<u16>, Error> {
+        let width = self.plane.width();
+        let value = |(at, &value): (usize, &f32)| match value.is_nan() {
+            true => Err(Error::NotANumber { x: at % width, y: at / width }),
+            false => Ok(self.window.to_stored(value)),
+        };
+        self.plane.data().iter().enumerate().map(value).collect()
+    }
+
+    fn dataset(&self, pixels: &Pixels<'_>) -> Builder {
+        let Identity { request, image, object } = self.identity;
+        let ct = self.modality == "CT";
+        let class = if ct { uids::CT_IMAGE_STORAGE } else { uids::SECONDARY_CAPTURE_IMAGE_STORAGE };
+        let anonym = derived_uid(&["patient", request]);
+        let id = format!("SYN-{}", &anonym[anonym.len() - 12..]);
+        let mut set = Builder::new();
+        set.text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192")
+            .text(tags::IMAGE_TYPE, VR::CS, if ct { "DERIVED\\SECONDARY\\AXIAL" } else { "DERIVED\\SECONDARY" })
+            .text(tags::SOP_CLASS_UID, VR::UI, class)
+            .text(tags::SOP_INSTANCE_UID, VR::UI, &self.sop_instance_uid())
+            .text(tags::SYNTHETIC_DATA, VR::CS, "YES")
+            .nobody(&format!("SYNTHETIC^{id}"), &id, "Synthetic image, no patient: PS3.15 Basic Profile on all inputs")
+            .text(tags::STUDY_INSTANCE_UID, VR::UI, &derived_uid(&["study", request]))
+            .text(tags::STUDY_ID, VR::SH, "")
+            .text(tags::SERIES_INSTANCE_UID, VR::UI, &derived_uid(&["series", request, object]))
+            .text(tags::SERIES_NUMBER, VR::IS, "")
+            .text(tags::SERIES_DESCRIPTION, VR::LO, self.description)
+            .text(tags::MODALITY, VR::CS, self.modality)
+            .text(tags::BODY_PART_EXAMINED, VR::CS, self.body_part)
+            .text(tags::MANUFACTURER, VR::LO, "hiresmed")
+            .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "hiresmed")
+            .text(tags::SOFTWARE_VERSIONS, VR::LO, self.software_version)
+            .text(tags::INSTANCE_NUMBER, VR::IS, &(image + 1).to_string())
+            .text(
+                tags::DERIVATION_DESCRIPTION,
+                VR::ST,
+                "Synthesised by a generative model; not an image of a patient; not for diagnosis",
+            )
+            .text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00")
+            .image_pixel(pixels);
+        let (slope, intercept) = self.window.rescale();
+        set.intensity(slope, intercept, if ct { "HU" } else { "US" }, self.window);
+        self.equipment(&mut set);
+        let spacing = self.plane.spacing.unwrap_or(Spacing::square(1.0));
+        if ct {
+            self.ct(&mut set, spacing, pixels);
+        } else {
+            set.text(tags::CONVERSION_TYPE, VR::CS, "SYN")
+                .text(tags::PATIENT_ORIENTATION, VR::CS, "")
+                .decimals(tags::PIXEL_SPACING, &[spacing.row_mm, spacing.column_mm])
+                .text(tags::PIXEL_SPACING_CALIBRATION_TYPE, VR::CS, "GEOMETRY")
+                .text(tags::PIXEL_SPACING_CALIBRATION_DESCRIPTION, VR::LO, "Spacing of the training images");
+        }
+        set
+    }
+
+    /// Contributing Equipment (C.12.1.1.5).
+    fn equipment(&self, set: &mut Builder) {
+        let mut item = Builder::new();
+        item.code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "109100", "DCM", "Synthesizing Equipment")
+            .text(tags::MANUFACTURER, VR::LO, "hiresmed")
+            .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "hiresmed")
+            .text(tags::SOFTWARE_VERSIONS, VR::LO, self.software_version)
+            .text(tags::CONTRIBUTION_DESCRIPTION, VR::ST, "Synthesis of the whole image");
+        set.sequence(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, item);
+    }
+
+    /// Frame of Reference, Image Plane and CT Image (C.7.4.1, C.7.6.2, C.8.2.1). The position only orders the images.
+    fn ct(&self, set: &mut Builder, spacing: Spacing, pixels: &Pixels<'_>) {
+        let Identity { request, image, object } = self.identity;
+        let corner = |length: u16, mm: f64| -(f64::from(length) - 1.0) / 2.0 * mm;
+        let position =
+            [corner(pixels.width, spacing.column_mm), corner(pixels.height, spacing.row_mm), image as f64 * STACK_MM];
+        set.text(tags::FRAME_OF_REFERENCE_UID, VR::UI, &derived_uid(&["frame of reference", request, object]))
+            .text(tags::POSITION_REFERENCE_INDICATOR, VR::LO, "")
+            .text(tags::PATIENT_POSITION, VR::CS, "HFS")
+            .axial_plane(spacing, position, None)
+            .text(tags::KVP, VR::DS, "")
+            .text(tags::ACQUISITION_NUMBER, VR::IS, "");
+    }
+}
+
+/// Columns and rows where DICOM can express them.
+pub(super) fn side(plane: &Plane) -> Result<(u16, u16), Error> {
+    let (width, height) = (plane.width(), plane.height());
+    match (u16::try_from(width), u16::try_from(height)) {
+        (Ok(columns), Ok(rows)) if columns > 0 && rows > 0 => Ok((columns, rows)),
+        _ => Err(Error::Size { width, height }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dicom::{ReadOptions, from_bytes};
+
+    fn plane() -> Plane {
+        // Every 16-bit value once.
+        let data = (0..=u16::MAX).map(|stored| Window::LUNG_CT.from_stored(stored)).collect();
+        Plane::new(256, 256, data).with_spacing(Some(Spacing { row_mm: 0.703125, column_mm: 2.0 / 3.0 }))
+    }
+
+    fn synthetic(plane: &Plane, modality: &'static str, syntax: Syntax) -> Vec<u8> {
+        Synthetic {
+            plane,
+            window: Window::LUNG_CT,
+            identity: Identity { request: "r-1/42", image: 3, object: "composite" },
+            modality,
+            description: "Synthetic lung CT with nodules",
+            body_part: "CHEST",
+            software_version: "0.1.0",
+            syntax,
+        }
+        .to_bytes()
+        .unwrap()
+    }
+
+    #[test]
+    fn stored_values_survive_every_syntax_and_both_objects() {
+        for modality in ["CT", "DX"] {
+            for syntax in [Syntax::Explicit, Syntax::Deflated, Syntax::JpegLs] {
+                let bytes = synthetic(&plane(), modality, syntax);
+                let image = from_bytes(&bytes, "memory", ReadOptions::default()).unwrap();
+                assert_eq!(image.attributes.transfer_syntax.as_deref(), Some(syntax.uid()));
+                assert_eq!(image.attributes.modality.as_deref(), Some(modality));
+                assert!(image.frame(0).unwrap().values.iter().copied().eq(0..=65_535));
+                let read = image.to_plane(0).unwrap();
+                let restored = read.data().iter().map(|&hu| Window::LUNG_CT.to_stored(Window::LUNG_CT.normalise(hu)));
+                assert!(restored.eq(0..=u16::MAX));
+                let spacing = read.spacing.unwrap();
+                assert!((spacing.column_mm - 2.0 / 3.0).abs() < 1e-9 && spacing.row_mm == 0.703125);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_image_gives_the_same_bytes_and_says_that_it_is_synthetic() {
+        let bytes = synthetic(&plane(), "CT", Syntax::Explicit);
+        assert_eq!(bytes, synthetic(&plane(), "CT", Syntax::Explicit));
+        let object = dicom_object::from_reader(&bytes[128..]).unwrap();
+        let text = |tag| object.element(tag).unwrap().to_str().unwrap().into_owned();
+        assert_eq!(text(tags::SYNTHETIC_DATA), "YES");
+        assert_eq!(text(tags::PATIENT_IDENTITY_REMOVED), "YES");
+        assert!(text(tags::IMAGE_TYPE).starts_with("DERIVED\\SECONDARY"));
+        assert!(text(tags::SOP_INSTANCE_UID).starts_with("2.25."));
+        assert_eq!(text(tags::INSTANCE_NUMBER), "4");
+        let equipment = object.element(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE).unwrap().items().unwrap();
+        let purpose = equipment[0].element(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE).unwrap().items().unwrap();
+        assert_eq!(purpose[0].element(tags::CODE_VALUE).unwrap().to_str().unwrap(), "109100");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused() {
+        let mut plane = Plane::filled(4, 4, 0.0);
+        plane.set(2, 1, f32::NAN);
+        let attempt = |plane: &Plane, window| {
+            let identity = Identity { request: "r", image: 0, object: "composite" };
+            let (modality, description, body_part, software_version) = ("CT", "", "CHEST", "0");
+            Synthetic {
+                plane,
+                window,
+                identity,
+                modality,
+                description,
+                body_part,
+                software_version,
+                syntax: Syntax::Explicit,
+            }
+            .to_bytes()
+        };
+        assert!(matches!(attempt(&plane, Window::LUNG_CT), Err(Error::NotANumber { x: 2, y: 1 })));
+        assert!(matches!(attempt(&Plane::filled(0, 0, 0.0), Window::LUNG_CT), Err(Error::Size { .. })));
+        let window = Window { low: 1.0, high: 1.0 };
+        assert!(matches!(attempt(&Plane::filled(2, 2, 0.0), window), Err(Error::Window { .. })));
+    }
+}

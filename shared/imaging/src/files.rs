@@ -1,0 +1,77 @@
+//! Files that appear complete under their final name, or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{Error, Fault};
+
+/// Writes `bytes` to `path`: a temporary file in the same folder, flushed to the disk, then renamed. An existing file is
+/// replaced. A temporary file that a crash leaves behind is hidden (`.NAME.PID-N.partial`).
+///
+/// # Errors
+/// [`Fault::Io`] naming the path: no such folder, no permission, a full disk. Nothing is left behind then.
+pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), Error> {
+    let path = path.as_ref();
+    write(path, bytes).map_err(|error| Error::new(path, Fault::Io(error)))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let (mut file, temporary) = create_beside(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one that counts; what cannot be removed stays hidden.
+        let _ = fs::remove_file(&temporary);
+        return written;
+    }
+    // The rename itself lies in the folder. Where folders cannot be opened for this, the file's content is safe still.
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+/// A new file that nobody else writes: process id and a counter make its name.
+fn create_beside(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    loop {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_file_name(format!(".{name}.{}-{number}.partial", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            // Left by a dead process that had our id.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (file, temporary)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_appear_complete_and_replace_older_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.dcm");
+        write_atomically(&path, b"first").unwrap();
+        write_atomically(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failure_names_the_file_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no-such-folder/image.dcm");
+        let error = write_atomically(&missing, b"x").unwrap_err();
+        assert!(error.to_string().contains("no-such-folder"));
+        // A folder stands where the file should be: the rename fails and the temporary file goes.
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        assert!(write_atomically(&taken, b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
