@@ -8,6 +8,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
 
+#[derive(Debug)]
 struct Background {
     weights: Plane,
     permissible: Mask,
@@ -149,7 +150,7 @@ proptest! {
                 }
                 Err(refusal) => {
                     prop_assert_eq!(expected.area(), 0);
-                    prop_assert!(matches!(refusal, Refusal::NoRoom { .. }));
+                    prop_assert!(matches!(refusal, Refusal::NoRoom { .. }), "{}", refusal);
                     continue;
                 }
             }
@@ -159,7 +160,7 @@ proptest! {
                     prop_assert!(background.weights.at(placed.centre.0, placed.centre.1) > 0.0);
                     others.push(pixels(mask, placed.centre, size).unwrap());
                 }
-                Err(refusal) => prop_assert!(matches!(refusal, Refusal::NoCandidate { .. })),
+                Err(refusal) => prop_assert!(matches!(refusal, Refusal::NoCandidate { .. }), "{}", refusal),
             }
         }
     }
