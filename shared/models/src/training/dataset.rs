@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hiresmed_imaging::{Plane, Window};
+use hiresmed_imaging::{Plane, Window, series};
 use rand::{Rng, RngExt};
 use sha2::{Digest, Sha256};
 
@@ -14,9 +14,9 @@ use super::Error;
 /// One image, normalised to [-1, 1] over the training's window.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// File name.
+    /// Name within its folder.
     pub name: String,
-    /// Which of the data folders it is from: each folder is drawn from equally often.
+    /// Which of the data folders it is from.
     pub folder: usize,
     /// Its pixels.
     pub plane: Plane,
@@ -32,52 +32,50 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads every DICOM, PNG and JPEG below `folders`, except what `hold_out` names: a folder's name, or the start of
-    /// a file's name. Eight-bit images are taken as displayed over the window already.
+    /// Reads every image below `folders` (DICOM, NIfTI, PNG, JPEG), except what `hold_out` names: a folder's name, or the
+    /// start of a file's name. Values in real-world units are normalised over `window`; others are taken as windowed.
     ///
     /// # Errors
-    /// [`Error::Data`] with every fault: unreadable files, empty folders, images smaller than `least` pixels.
+    /// [`Error::Data`] with every fault: unreadable files, folders without an image, images under `least` x `least`.
     pub fn open(folders: &[PathBuf], hold_out: &[String], window: Window, least: usize) -> Result<Self, Error> {
-        let (mut samples, mut grouped, mut faults) = (Vec::new(), Vec::new(), Vec::new());
-        let mut hash = Sha256::new();
-        for folder in folders {
-            let mut paths = Vec::new();
-            if let Err(error) = walk(folder, hold_out, &mut paths) {
-                faults.push(format!("{}: {error}", folder.display()));
-            }
-            paths.sort();
-            let mut members = Vec::new();
-            for path in paths {
-                match read(&path, window) {
-                    Ok(None) => {}
-                    Ok(Some((_, plane))) if plane.width() < least || plane.height() < least => faults.push(format!(
-                        "{} is {} x {} pixels, at least {least} x {least} are needed",
-                        path.display(),
-                        plane.width(),
-                        plane.height()
-                    )),
-                    Ok(Some((bytes, plane))) => {
-                        hash.update(Sha256::digest(&bytes));
-                        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                        members.push(samples.len());
-                        samples.push(Sample { name, folder: grouped.len(), plane });
+        let (mut samples, mut faults, mut hash) = (Vec::new(), Vec::new(), Sha256::new());
+        for (index, folder) in folders.iter().enumerate() {
+            let before = (samples.len(), faults.len());
+            match series::files(folder) {
+                Err(error) => faults.push(error.to_string()),
+                Ok(paths) => {
+                    for path in paths.iter().filter(|path| !held(folder, path, hold_out)) {
+                        match read(path, window, least) {
+                            Ok((digest, planes)) => {
+                                hash.update(digest);
+                                samples.extend(planes.into_iter().map(|(name, plane)| Sample { name, folder: index, plane }));
+                            }
+                            Err(file) => faults.extend(file),
+                        }
                     }
-                    Err(cause) => faults.push(format!("{}: {cause}", path.display())),
                 }
             }
-            if members.is_empty() {
-                faults.push(format!("{} has no image to train on; give a folder with DICOM, PNG or JPEG slices", folder.display()));
+            if before == (samples.len(), faults.len()) {
+                let folder = folder.display();
+                faults.push(format!("{folder} has no image to train on; name a folder with DICOM, NIfTI, PNG or JPEG slices"));
             }
-            grouped.push(members);
         }
         if folders.is_empty() {
-            faults.push("no data folder was given".into());
+            faults.push("no data folder was named".into());
         }
-        if faults.is_empty() {
-            Ok(Self { samples, folders: grouped, digest: hex::encode(hash.finalize()) })
-        } else {
-            Err(Error::Data(faults))
+        if !faults.is_empty() {
+            return Err(Error::Data(faults));
         }
+        Ok(Self::new(samples, hex::encode(hash.finalize())))
+    }
+
+    /// A set of samples that are in memory already; `digest` names them in the model package.
+    pub fn new(samples: Vec<Sample>, digest: String) -> Self {
+        let count = samples.iter().map(|sample| sample.folder + 1).max().unwrap_or(0);
+        let mut folders = vec![Vec::new(); count];
+        samples.iter().enumerate().for_each(|(index, sample)| folders[sample.folder].push(index));
+        folders.retain(|members| !members.is_empty());
+        Self { samples, folders, digest }
     }
 
     /// All samples.
@@ -85,58 +83,96 @@ impl Dataset {
         &self.samples
     }
 
-    /// SHA-256 over the digests of the files, in the order they were read.
+    /// SHA-256 over the files' digests, in the order in which they were read; hex.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// A random sample: first a folder, then one of its images, so that a large folder does not drown a small one.
-    pub fn draw(&self, random: &mut impl Rng) -> &Sample {
+    /// A random sample, or `None` of an empty set: first a folder, then one of its images, so that a large folder does
+    /// not drown a small one.
+    pub fn draw(&self, random: &mut impl Rng) -> Option<&Sample> {
+        if self.folders.is_empty() {
+            return None;
+        }
         let folder = &self.folders[random.random_range(0..self.folders.len())];
-        &self.samples[folder[random.random_range(0..folder.len())]]
+        self.samples.get(folder[random.random_range(0..folder.len())])
     }
 }
 
-fn walk(folder: &Path, hold_out: &[String], paths: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() {
-            if !hold_out.contains(&name) {
-                walk(&path, hold_out, paths)?;
-            }
-        } else if !hold_out.iter().any(|held| name.starts_with(held.as_str())) {
-            paths.push(path);
+/// Whether `hold_out` names a folder between `root` and the file, or the start of the file's name.
+fn held(root: &Path, path: &Path, hold_out: &[String]) -> bool {
+    let inner = path.strip_prefix(root).unwrap_or(path);
+    let folders = inner.parent().into_iter().flat_map(Path::components).map(|part| part.as_os_str().to_string_lossy());
+    let folders: Vec<_> = folders.chain(root.file_name().map(|name| name.to_string_lossy())).collect();
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    hold_out.iter().any(|held| folders.iter().any(|folder| folder == held) || name.starts_with(held.as_str()))
+}
+
+/// A file's digest and its slices by name; else a sentence for every fault.
+#[allow(clippy::type_complexity)]
+fn read(path: &Path, window: Window, least: usize) -> Result<([u8; 32], Vec<(String, Plane)>), Vec<String>> {
+    let bytes = fs::read(path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
+    let slices = series::read_file(path).map_err(|error| vec![error.to_string()])?;
+    let small = slices.iter().filter(|slice| slice.plane.width() < least || slice.plane.height() < least);
+    let faults: Vec<String> = small
+        .map(|slice| {
+            let (width, height) = (slice.plane.width(), slice.plane.height());
+            format!("{} is {width} x {height} pixels, at least {least} x {least} are needed; use smaller crops", path.display())
+        })
+        .collect();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let planes = slices.into_iter().map(|slice| (slice.name.clone(), slice.normalised(window))).collect();
+    Ok((Sha256::digest(&bytes).into(), planes))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+    use super::*;
+
+    fn png(path: &Path, side: u32) {
+        image::GrayImage::from_pixel(side, side, image::Luma([128])).save(path).unwrap();
+    }
+
+    #[test]
+    fn every_fault_is_listed_before_the_first_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        png(&folder.path().join("small.png"), 8);
+        fs::write(folder.path().join("broken.dcm"), b"no dicom").unwrap();
+        let folders = [folder.path().to_path_buf(), empty.path().to_path_buf(), folder.path().join("absent")];
+        let Err(Error::Data(faults)) = Dataset::open(&folders, &[], Window::LUNG_CT, 16) else { panic!("must be refused") };
+        let text = faults.join("\n");
+        assert_eq!(faults.len(), 4, "{text}");
+        for part in ["small.png", "broken.dcm", "no image", "absent"] {
+            assert!(text.contains(part), "{part} in {text}");
         }
     }
-    Ok(())
-}
 
-/// The file's bytes and image, or `None` where the file is no image.
-fn read(path: &Path, window: Window) -> Result<Option<(Vec<u8>, Plane)>, String> {
-    let extension = path.extension().map(|text| text.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let plane = match extension.as_str() {
-        "dcm" => read_dicom(path, window)?,
-        "jpg" | "jpeg" | "png" => {
-            let picture = image::open(path).map_err(|error| error.to_string())?.into_luma8();
-            let (width, height) = (picture.width() as usize, picture.height() as usize);
-            Plane::new(width, height, picture.into_raw().iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect())
+    #[test]
+    fn held_out_series_and_files_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for series in ["a", "b"] {
+            fs::create_dir(folder.path().join(series)).unwrap();
+            png(&folder.path().join(series).join("one.png"), 16);
+            png(&folder.path().join(series).join("two.png"), 16);
         }
-        _ => return Ok(None),
-    };
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    Ok(Some((bytes, plane)))
-}
-
-fn read_dicom(path: &Path, window: Window) -> Result<Plane, String> {
-    use dicom_pixeldata::{ConvertOptions, ModalityLutOption, PixelDecoder, VoiLutOption};
-    let object = dicom_object::open_file(path).map_err(|error| error.to_string())?;
-    let pixels = object.decode_pixel_data().map_err(|error| error.to_string())?;
-    let options = ConvertOptions::new().with_modality_lut(ModalityLutOption::Default).with_voi_lut(VoiLutOption::Identity);
-    let values: Vec<f32> = pixels.to_vec_frame_with_options(0, &options).map_err(|error| error.to_string())?;
-    let (width, height) = (pixels.columns() as usize, pixels.rows() as usize);
-    if values.len() != width * height {
-        return Err(format!("{} samples for {width} x {height} pixels; a grey image is needed", values.len()));
+        let names = |hold_out: &[&str]| {
+            let hold_out: Vec<String> = hold_out.iter().map(|&name| name.to_owned()).collect();
+            Dataset::open(&[folder.path().to_path_buf()], &hold_out, Window::LUNG_CT, 16).unwrap().samples().len()
+        };
+        assert_eq!((names(&[]), names(&["a"]), names(&["a", "tw"])), (4, 2, 1));
     }
-    Ok(Plane::new(width, height, values.into_iter().map(|value| window.normalise(value)).collect()))
+
+    #[test]
+    fn folders_are_drawn_from_equally() {
+        let sample = |folder| Sample { name: String::new(), folder, plane: Plane::filled(1, 1, 0.0) };
+        let set = Dataset::new([vec![sample(0)], vec![sample(1); 9]].concat(), String::new());
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let small = (0..1000).filter(|_| set.draw(&mut random).unwrap().folder == 0).count();
+        assert!((400..600).contains(&small), "{small}");
+    }
 }

@@ -33,3 +33,6 @@ pub use loss::Perceptual;
 pub use network::Network;
 #[cfg(feature = "training")]
 pub use step::Learner;
+
+#[cfg(all(test, feature = "training"))]
+mod tests;

@@ -66,11 +66,17 @@ impl Learner {
         Self::new(config, training, data, specification.seed, parent)
     }
 
-    /// A learner over `data` whose images are at least as large as the largest crop.
+    /// A learner over `data`.
     ///
     /// # Errors
-    /// [`Error::Parent`] and [`Error::Weights`] where `parent` does not fit.
+    /// [`Error::Data`] for images smaller than the crops, [`Error::Parent`] and [`Error::Weights`] where `parent` does not fit.
     pub fn new(config: Config, training: Training, data: Dataset, seed: u64, parent: Option<&Weights>) -> Result<Self, Error> {
+        let largest = training.crops.iter().map(|crops| crops.size).max().unwrap_or(0);
+        let small = data.samples().iter().filter(|sample| sample.plane.width().min(sample.plane.height()) < largest);
+        let faults: Vec<String> = small.map(|sample| format!("{} is smaller than the crops, {largest} pixels", sample.name)).collect();
+        if !faults.is_empty() {
+            return Err(Error::Data(faults));
+        }
         let random = Randomness::new(seed);
         random.seed_torch(0, "initialisation");
         let network = Network::new(&config, training.initial_deviation);
@@ -125,7 +131,8 @@ impl Learner {
             let mut crop = Vec::new();
             // Air outside the body teaches nothing: an empty crop is drawn again, twice at most.
             for _ in 0..3 {
-                let plane = &self.data.draw(&mut random).plane;
+                let sample = self.data.draw(&mut random).ok_or_else(|| Error::Data(vec!["it has no image".into()]))?;
+                let plane = &sample.plane;
                 let left = random.random_range(0..=plane.width() - crops.size);
                 let top = random.random_range(0..=plane.height() - crops.size);
                 crop.clear();

@@ -1,0 +1,220 @@
+//! Training on a tiny configuration, and the exported graphs against libtorch.
+
+use hiresmed_imaging::Plane;
+use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor as Host};
+use tch::Tensor;
+
+use super::{Block, Config, Learner, Network, Training, export};
+use crate::{
+    training::{self, Budget, Dataset, Ending, Error, Flow, Learner as _, Sample, round},
+    weights::Weights,
+};
+
+/// Smooth images with an edge, by formula.
+fn images(count: usize, side: usize) -> Dataset {
+    let plane = |seed: usize| {
+        let value = |i: usize| {
+            let (x, y) = ((i % side) as f32, (i / side) as f32);
+            let wave = (0.3 * x + seed as f32).sin() * (0.2 * y).cos();
+            if x + y > side as f32 { 0.5 * wave + 0.3 } else { 0.5 * wave - 0.3 }
+        };
+        Plane::new(side, side, (0..side * side).map(value).collect())
+    };
+    let sample = |seed: usize| Sample { name: seed.to_string(), folder: 0, plane: plane(seed) };
+    Dataset::new((0..count).map(sample).collect(), "digest".into())
+}
+
+fn tiny() -> (Config, Training) {
+    (Config::preset("tiny").unwrap(), Training::preset("tiny").unwrap())
+}
+
+/// Two threads at most, so that tests beside each other do not fight for cores; called first in every test.
+fn learner(config: Config, training: Training, parent: Option<&Weights>) -> Learner {
+    tch::set_num_threads(1);
+    Learner::new(config, training, images(3, 40), 7, parent).unwrap()
+}
+
+fn figure(figures: &[training::Figure], name: &str) -> f64 {
+    figures.iter().find(|(key, _)| *key == name).unwrap().1
+}
+
+#[test]
+fn parameters_are_as_many_as_counted_by_hand() {
+    let (config, _) = tiny();
+    let count = |config: &Config| Network::new(config, None).trainable().iter().map(|(_, t)| t.numel()).sum::<usize>();
+    // Block of width w: norm1 2w, conv1 9w² + w, norm2 2w, second; HDFB's second: norm 2w, conv 9w² + w, depth-wise 26w,
+    // pointwise w² + w; residual: 9w² + w. Excitation of width w: w·w/4 + w/4 + w/4·w + w.
+    let hdfb = |w: usize| 19 * w * w + 35 * w;
+    let residual = |w: usize| 18 * w * w + 6 * w;
+    let excitation = |w: usize| w * w / 2 + w / 4 + w;
+    // Strides 2, 2: kernels of 4. Encoder 1 -> 8 -> 16 -> latent 8; decoder 8 -> 16 -> 8 -> 8 -> 1.
+    let rest = (16 * 8 + 8) + (16 * 8 * 16 + 16) + 2 * 16 + (16 * 8 + 8) // encoder: down, down, norm, out
+        + 32 * 8 // codes
+        + (8 * 16 + 16) // in
+        + (16 * 16 * 8 + 8) + (16 * 8 + 8) // up 16 -> 8 and its shortcut
+        + (16 * 8 * 8 + 8) + (8 * 8 + 8) // up 8 -> 8
+        + 2 * excitation(8) + 2 * 8 + (9 * 8 + 1);
+    let blocks = |block: &dyn Fn(usize) -> usize| block(8) + 2 * block(16) + block(16) + 2 * block(8);
+    assert_eq!(count(&config), rest + blocks(&hdfb));
+    assert_eq!(count(&Config { block: Block::Residual, ..config }), rest + blocks(&residual));
+}
+
+#[test]
+fn shapes_follow_the_strides() {
+    tch::set_num_threads(1);
+    for (strides, widths) in [(vec![2, 2], vec![8, 16]), (vec![4], vec![8]), (vec![4, 2], vec![8, 12])] {
+        let config = Config { strides, widths, ..Config::preset("tiny").unwrap() };
+        assert_eq!(config.faults(), Vec::<String>::new());
+        let network = Network::new(&config, None);
+        let side = 3 * config.stride() as i64;
+        let tokens = network.encode(&Tensor::randn([2, 1, side, side], (tch::Kind::Float, tch::Device::Cpu)));
+        assert_eq!(tokens.size(), [2, 3, 3]);
+        assert_eq!(network.decode(&tokens).size(), [2, 1, side, side]);
+    }
+}
+
+#[test]
+fn one_image_is_learned() {
+    let (config, training) = tiny();
+    let training = Training { steps: 120, augment: false, learning_rate: 3e-3, ..training };
+    let mut learner = learner(config, training, None);
+    let first = figure(&learner.step().unwrap(), "l1");
+    let last = (1..120).map(|_| figure(&learner.step().unwrap(), "l1")).last().unwrap();
+    assert!(last < 0.3 * first, "{first} {last}");
+}
+
+#[test]
+fn every_parameter_receives_a_gradient() {
+    for block in [Block::Hdfb, Block::Residual] {
+        let (config, training) = tiny();
+        let training = Training { discriminator_start: Some(0), ..training };
+        let mut learner = learner(Config { block, ..config }, training, None);
+        let before: Vec<_> = learner.network().trainable().into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
+        learner.step().unwrap();
+        for ((name, before), (_, after)) in before.iter().zip(learner.network().trainable()) {
+            assert!(before != &after.detach(), "{name} did not move");
+        }
+    }
+}
+
+/// The whole state, as bytes.
+fn state(learner: &Learner) -> Vec<u8> {
+    learner.checkpoint().unwrap().to_bytes().unwrap()
+}
+
+#[test]
+fn an_interrupted_training_equals_an_undisturbed_one_bit_by_bit() {
+    let (config, training) = tiny();
+    let training = Training { discriminator_start: Some(3), ..training };
+    let training = Training { loss: super::LossWeights { adversarial: 0.5, ..training.loss }, dead_after: 1, ..training };
+    let config = Config { drop_path: 0.2, ..config };
+    let mut whole = learner(config.clone(), training.clone(), None);
+    (0..8).for_each(|_| drop(whole.step().unwrap()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("step.safetensors");
+    let mut first = learner(config.clone(), training.clone(), None);
+    let summary = round(&mut first, Budget { steps: Some(5), duration: None }, &path, &mut |_| Flow::Continue).unwrap();
+    assert_eq!((summary.ending, summary.steps_done), (Ending::Paused, 5));
+    // Steps after the checkpoint are lost with the process.
+    drop(first.step());
+    let mut second = learner(config, training, Some(&Weights::read(&path).unwrap()));
+    (5..8).for_each(|_| drop(second.step().unwrap()));
+    assert!(state(&whole) == state(&second), "the states differ");
+}
+
+#[test]
+fn a_caller_stops_between_steps() {
+    let (config, training) = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("step.safetensors");
+    let mut learner = learner(config, training, None);
+    let mut stop = |progress: &training::Progress| if progress.step == 2 { Flow::Stop } else { Flow::Continue };
+    let summary = round(&mut learner, Budget::default(), &path, &mut stop).unwrap();
+    assert_eq!((summary.ending, summary.steps), (Ending::Stopped, 2));
+    assert_eq!(Weights::read(&path).unwrap().metadata["step"], "2");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_round_and_keeps_the_checkpoint_before() {
+    let (config, training) = tiny();
+    let mut good = learner(config.clone(), training.clone(), None);
+    good.step().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("step.safetensors");
+    let mut weights = good.checkpoint().unwrap();
+    weights.write(&path).unwrap();
+    weights.tensors.get_mut("weights.decoder.out.bias").unwrap().data[0] = f32::NAN;
+    let mut bad = learner(config, training, Some(&weights));
+    let result = round(&mut bad, Budget::default(), &path, &mut |_| Flow::Continue);
+    assert!(matches!(result, Err(Error::NotFinite { term: "loss", step: 1, .. })), "{result:?}");
+    assert!(state(&good) == std::fs::read(&path).unwrap(), "the checkpoint changed");
+}
+
+#[test]
+fn a_parent_of_another_architecture_is_refused() {
+    let (config, training) = tiny();
+    let parent = learner(config.clone(), training.clone(), None).checkpoint().unwrap();
+    let other = Config { latent: 4, ..config };
+    let result = Learner::new(other, training, images(1, 40), 7, Some(&parent)).map(|_| ());
+    assert!(matches!(result, Err(Error::Parent(_))), "{result:?}");
+}
+
+#[test]
+fn exported_graphs_equal_libtorch() {
+    let runtime = Runtime::load().unwrap();
+    for block in [Block::Hdfb, Block::Residual] {
+        let (config, training) = tiny();
+        let config = Config { block, strides: vec![4, 2], ..config };
+        let mut learner = learner(config.clone(), training, None);
+        (0..3).for_each(|_| drop(learner.step().unwrap()));
+        let checkpoint = learner.checkpoint().unwrap();
+        let weights = checkpoint.under("average.");
+        let network = Network::load(&config, &weights).unwrap();
+        let graphs = export(&config, &weights).unwrap();
+        let open = |bytes: &[u8]| Session::open(&runtime, bytes, &SessionOptions::default()).unwrap();
+        let (encoder, decoder, whole) = (open(&graphs.encoder), open(&graphs.decoder), open(&graphs.reconstruct));
+        for (height, width) in [(32i64, 40i64), (48, 24)] {
+            for x in [Tensor::randn([2, 1, height, width], (tch::Kind::Float, tch::Device::Cpu)), smooth(height, width)] {
+                let tokens = encoder.run_single(&[("x", host(&x))]).unwrap();
+                let expected = network.encode(&x);
+                let (_, found) = tokens.clone().into_i64().unwrap();
+                let expected_tokens = Vec::<i64>::try_from(&expected.reshape([-1])).unwrap();
+                assert_eq!(found, expected_tokens, "tokens");
+                let y = decoder.run_single(&[("tokens", tokens)]).unwrap();
+                let reference = network.decode(&expected).clamp(-1.0, 1.0);
+                assert!(difference(&y, &reference) <= 1e-4, "{block:?} {}", difference(&y, &reference));
+                let outputs = whole.run(&[("x", host(&x))]).unwrap();
+                let (_, y) = outputs.iter().find(|(name, _)| name == "y").unwrap();
+                assert!(difference(y, &reference) <= 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_export_of_other_weights_names_every_fault() {
+    let (config, training) = tiny();
+    let mut weights = learner(config.clone(), training, None).checkpoint().unwrap().under("average.");
+    weights.tensors.remove("encoder.out.bias");
+    weights.tensors.get_mut("quantiser.codes").unwrap().shape = vec![8, 32];
+    let text = export(&config, &weights).unwrap_err().to_string();
+    assert!(text.contains("encoder.out.bias is missing") || text.contains("quantiser.codes is [8, 32]"), "{text}");
+}
+
+fn smooth(height: i64, width: i64) -> Tensor {
+    let rows = Tensor::linspace(-1.0, 1.0, height, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, height, 1]);
+    let columns = Tensor::linspace(-1.0, 1.0, width, (tch::Kind::Float, tch::Device::Cpu)).reshape([1, 1, 1, width]);
+    (rows * 3.0).sin() * (columns * 5.0).cos()
+}
+
+fn host(x: &Tensor) -> Host {
+    let shape: Vec<usize> = x.size().iter().map(|&size| size as usize).collect();
+    Host::f32(shape, Vec::<f32>::try_from(&x.contiguous().reshape([-1])).unwrap()).unwrap()
+}
+
+fn difference(found: &Host, expected: &Tensor) -> f32 {
+    let expected = host(expected);
+    assert_eq!(found.shape(), expected.shape());
+    let pairs = found.as_f32().unwrap().iter().zip(expected.as_f32().unwrap());
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
