@@ -6,6 +6,8 @@ pub mod body;
 pub mod dicom;
 pub mod error;
 pub mod files;
+pub mod inspect;
+pub mod labels;
 pub mod morphology;
 pub mod nifti;
 pub mod plane;
@@ -13,6 +15,7 @@ pub mod polygons;
 pub mod raster;
 pub mod resample;
 pub mod series;
+pub mod sheet;
 pub mod window;
 
 pub use error::{Error, Fault};

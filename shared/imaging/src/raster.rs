@@ -133,3 +133,51 @@ fn png(width: usize, height: usize, pixels: &[u8], colour: image::ExtendedColorT
         .expect("writing a PNG of the right size to memory cannot fail");
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::write_atomically;
+
+    #[test]
+    fn masks_come_back_and_are_black_and_white() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mask.png");
+        let mask = Mask::from_fn(13, 7, |x, y| (x + y) % 3 == 0);
+        write_atomically(&path, &mask_png(&mask)).unwrap();
+        assert_eq!(read_mask(&path).unwrap(), mask);
+        let grey = read_grey(&path, ReadOptions::default()).unwrap();
+        assert!(grey.plane.data().iter().all(|&value| value == 0.0 || value == 255.0));
+    }
+
+    #[test]
+    fn grey_stored_as_colour_is_grey_and_colour_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.png");
+        let grey: Vec<u8> = (0..48u8).flat_map(|value| [value * 5, value * 5 + 1, value * 5]).collect();
+        write_atomically(&path, &rgb_png(8, 6, &grey)).unwrap();
+        let read = read_grey(&path, ReadOptions::default()).unwrap();
+        assert!((read.plane.at(1, 0) - 5.333).abs() < 0.01 && read.max == 255.0);
+        let colour: Vec<u8> = (0..48u8).flat_map(|value| [value * 5, 0, 255]).collect();
+        write_atomically(&path, &rgb_png(8, 6, &colour)).unwrap();
+        let error = read_grey(&path, ReadOptions::default()).unwrap_err();
+        assert!(matches!(error.fault, Fault::Colour(_)) && error.to_string().contains("image.png"));
+    }
+
+    #[test]
+    fn truncated_images_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let plane = Plane::new(64, 64, (0..4096).map(|at| (at % 64) as f32 / 32.0 - 1.0).collect());
+        let png = preview_png(&plane, -1.0, 1.0);
+        let mut jpeg = Vec::new();
+        let grey = to_8_bit(&plane, -1.0, 1.0);
+        image::codecs::jpeg::JpegEncoder::new(&mut jpeg).encode(&grey, 64, 64, image::ExtendedColorType::L8).unwrap();
+        for (name, bytes) in [("a.png", png), ("a.jpg", jpeg)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(read_grey(&path, ReadOptions::default()).is_ok());
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+            assert!(read_grey(&path, ReadOptions::default()).is_err(), "{name}");
+        }
+    }
+}

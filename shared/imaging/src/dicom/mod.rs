@@ -11,5 +11,5 @@ mod image;
 pub mod write;
 
 pub use attributes::Attributes;
-pub(crate) use image::read_bounded;
 pub use image::{DicomImage, Frame, ReadOptions, from_bytes, read, read_with};
+pub(crate) use image::{describe, read_bounded};
