@@ -81,7 +81,7 @@ impl Package {
             Ok(()) => {}
             // Another process wrote the same bytes first.
             Err(_) if target.is_dir() => {}
-            Err(source) => return Err(Error::File { action: "written to", path: target, source }),
+            Err(source) => return Err(Error::File { action: "write", path: target, source }),
         }
         if let Ok(folder) = fs::File::open(&folder) {
             // Makes the rename itself durable; a file system that cannot do it for folders is no reason to fail.
@@ -183,7 +183,7 @@ impl Temporary {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = folder.join(name);
-        let failed = |source| Error::File { action: "written to", path: path.clone(), source };
+        let failed = |source| Error::File { action: "write", path: path.clone(), source };
         fs::create_dir_all(folder).map_err(failed)?;
         // What a killed process of the same number left behind.
         let _ = fs::remove_dir_all(&path);
@@ -205,7 +205,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|source| Error::File { action: "written to", path: path.to_owned(), source })
+    write().map_err(|source| Error::File { action: "write", path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -26,9 +26,9 @@ pub const CARD_FILE: &str = "card.md";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder of the package cannot be read or written.
-    #[error("cannot {action} {}: {source}; check that the folder is there, that it can be {action}, and the disk's space", .path.display())]
+    #[error("cannot {action} {}: {source}; check that the folder is there, its permissions, and the disk's space", .path.display())]
     File {
-        /// "read" or "written to".
+        /// "read" or "write".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
