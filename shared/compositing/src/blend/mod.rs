@@ -3,7 +3,7 @@
 //! Planes and tensors are normalised to [-1, 1]. Whatever the method, pixels outside the blended region are the background's
 //! own, bit for bit, and the blended region lies within the mask grown by two pixels (8-neighbours).
 //!
-//! [`reference`] computes all methods on the host; [`Compositor`] runs `paper` and `feather` as ONNX graphs where the
+//! [`reference()`] computes all methods on the host; [`Compositor`] runs `paper` and `feather` as ONNX graphs where the
 //! background was made, equal to the reference within one step of 16 bit over [-1, 1].
 
 mod compositor;
