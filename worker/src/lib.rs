@@ -9,8 +9,11 @@ pub mod environment;
 mod execute;
 pub mod jobs;
 mod packages;
+pub mod pipeline;
 mod record;
 pub mod resident;
+#[cfg(feature = "training")]
+pub mod trainer;
 
 pub use consumer::Worker;
 pub use environment::Environment;

@@ -1,0 +1,64 @@
+//! `hiresmed demo`: the main job, end to end, on the sample that comes with the project.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use hiresmed_coordinator::Ending;
+use hiresmed_protocol::parse;
+
+use crate::{
+    commands::conclude,
+    export, failure,
+    fleet::Fleet,
+    report, shipped,
+    state::StateFolder,
+};
+
+/// Make labelled synthetic lung CT from the sample that comes with the project
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder for the images, masks, labels and report.html
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How many images
+    #[arg(long, default_value_t = 12)]
+    count: u64,
+    /// From which all randomness is derived
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The output folder cannot be written, or no image could be made.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let started = Instant::now();
+    if shipped::folder().is_none() {
+        bail!("the models and the sample that come with the project were not found; set HIRESMED_PACK to the project's infra/pack");
+    }
+    let text = format!(
+        "version = 1\nkind = \"synthesise\"\nname = \"hiresmed demo: lung CT with nodules\"\ncount = {}\nseed = {}\n",
+        arguments.count, arguments.seed
+    );
+    let request = parse::toml(&text).map_err(failure::refused)?;
+    export::check(&arguments.out)?;
+    // The demo's own state, beside its result: a demo that was killed goes on, and a finished one leaves nothing behind.
+    let state = arguments.out.join(".state");
+    let fleet = Fleet::open(StateFolder::open(Some(&state))?)?;
+    let id = fleet.submit(&request)?.request;
+    let ending = fleet.finish(&id)?;
+    if let Ending::Completed { images, .. } = &ending
+        && *images > 0
+    {
+        let manifest = export::export(&fleet, &id, &arguments.out)?;
+        drop(fleet);
+        std::fs::remove_dir_all(&state).with_context(|| format!("{} cannot be removed", state.display()))?;
+        let lesions: usize = manifest.images.iter().map(|image| image.lesions.len()).sum();
+        println!("{images} images with {lesions} lesions in {:.0} s", started.elapsed().as_secs_f64());
+        println!("{}", arguments.out.join(report::FILE).display());
+    }
+    conclude(&id, &ending)
+}

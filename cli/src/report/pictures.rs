@@ -1,0 +1,140 @@
+//! Pictures as data URIs, so that the page needs no file beside it.
+
+use anyhow::{Context, Result};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hiresmed_imaging::Plane;
+use image::{GrayImage, ImageFormat, RgbaImage, codecs::jpeg::JpegEncoder};
+
+/// A transparent picture of one pixel.
+pub const NOTHING: &str = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+
+/// 8-bit JPEG at a quality at which no block shows at twice the size.
+const QUALITY: u8 = 92;
+
+const MARK: [u8; 4] = [255, 180, 84, 255];
+const DANGER: [u8; 4] = [229, 72, 77, 80];
+const ALLOWED: [u8; 3] = [61, 214, 140];
+
+/// A plane in [-1, 1] as a grey picture.
+pub fn grey(plane: &Plane) -> Result<String> {
+    let pixels = plane.data().iter().map(|value| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
+    let picture = GrayImage::from_raw(plane.width() as u32, plane.height() as u32, pixels).context("an empty image")?;
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&picture)?;
+    Ok(format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(bytes)))
+}
+
+/// The pixels just outside a mask (PNG, not 0 inside), which hide nothing of the lesion.
+pub fn outline(png: &[u8]) -> Result<String> {
+    let mask = load(png)?;
+    let inside = |x: i64, y: i64| {
+        u32::try_from(x)
+            .ok()
+            .zip(u32::try_from(y).ok())
+            .and_then(|(x, y)| mask.get_pixel_checked(x, y))
+            .is_some_and(|p| p[0] != 0)
+    };
+    paint(&mask, |x, y, value| {
+        let (x, y) = (i64::from(x), i64::from(y));
+        // Two pixels away, so that the lesion's edge can be judged.
+        let near = (-2..=2).any(|dy| (-2..=2).any(|dx| inside(x + dx, y + dy)));
+        let close = (-1..=1).any(|dy| (-1..=1).any(|dx| inside(x + dx, y + dy)));
+        if value == 0 && near && !close { MARK } else { [0; 4] }
+    })
+}
+
+/// Danger zones (PNG, not 0 where forbidden) as a veil.
+pub fn danger(png: &[u8]) -> Result<String> {
+    paint(&load(png)?, |_, _, value| if value == 0 { [0; 4] } else { DANGER })
+}
+
+/// Candidates (PNG, brighter is likelier) as a glow.
+pub fn heat(png: &[u8]) -> Result<String> {
+    // Sixteen levels are enough for the eye and compress well.
+    paint(&load(png)?, |_, _, value| {
+        let level = if value == 0 { 0 } else { 24 + u32::from(value) * 160 / 255 / 10 * 10 };
+        [ALLOWED[0], ALLOWED[1], ALLOWED[2], level as u8]
+    })
+}
+
+/// The mean of planes of one size; others are left out.
+#[derive(Default)]
+pub struct Mean {
+    sum: Option<Plane>,
+    count: usize,
+}
+
+impl Mean {
+    /// Adds a plane.
+    pub fn add(&mut self, plane: &Plane) {
+        match &mut self.sum {
+            None => self.sum = Some(plane.clone()),
+            Some(sum) if (sum.width(), sum.height()) == (plane.width(), plane.height()) => {
+                sum.data_mut().iter_mut().zip(plane.data()).for_each(|(sum, value)| *sum += value);
+            }
+            Some(_) => return,
+        }
+        self.count += 1;
+    }
+
+    /// The mean as a grey picture; nothing where there was no plane.
+    pub fn picture(self) -> Result<String> {
+        let Some(mut sum) = self.sum else { return Ok(NOTHING.to_owned()) };
+        let scale = 1.0 / self.count as f32;
+        sum.data_mut().iter_mut().for_each(|value| *value *= scale);
+        grey(&sum)
+    }
+}
+
+fn load(png: &[u8]) -> Result<GrayImage> {
+    Ok(image::load_from_memory_with_format(png, ImageFormat::Png)?.into_luma8())
+}
+
+fn paint(mask: &GrayImage, colour: impl Fn(u32, u32, u8) -> [u8; 4]) -> Result<String> {
+    let picture =
+        RgbaImage::from_fn(mask.width(), mask.height(), |x, y| image::Rgba(colour(x, y, mask.get_pixel(x, y)[0])));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    Ok(format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes.into_inner())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(uri: &str) -> image::DynamicImage {
+        let bytes = BASE64_STANDARD.decode(uri.split_once(',').unwrap().1).unwrap();
+        image::load_from_memory(&bytes).unwrap()
+    }
+
+    fn png(mask: &GrayImage) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        mask.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn an_outline_surrounds_its_mask_and_leaves_it_clear() {
+        let mask = GrayImage::from_fn(16, 16, |x, y| image::Luma([if x == 8 && y == 8 { 255 } else { 0 }]));
+        let outline = decode(&outline(&png(&mask)).unwrap()).into_rgba8();
+        assert_eq!(outline.get_pixel(8, 8)[3], 0);
+        assert_eq!(outline.get_pixel(9, 8)[3], 0);
+        assert_eq!(outline.get_pixel(10, 8).0, MARK);
+        assert_eq!(outline.pixels().filter(|pixel| pixel[3] != 0).count(), 16);
+    }
+
+    #[test]
+    fn a_mean_is_the_mean() {
+        let mut mean = Mean::default();
+        mean.add(&Plane::filled(8, 8, -1.0));
+        mean.add(&Plane::filled(8, 8, 1.0));
+        mean.add(&Plane::filled(4, 4, 1.0));
+        let picture = decode(&mean.picture().unwrap()).into_luma8();
+        assert!(picture.pixels().all(|pixel| (126..=129).contains(&pixel[0])));
+    }
+
+    #[test]
+    fn damaged_masks_are_refused() {
+        assert!(danger(b"not a picture").is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! The models and the sample series that come with the project, brought into the store on first use.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use hiresmed_inference::package::{Catalogue, Entry, Package};
+use hiresmed_protocol::{Digest, SiteId, keys};
+use hiresmed_services::store::Store;
+
+/// Names the folder with `models/` and `sample/`, where it does not lie in `infra/pack` above the program.
+const VARIABLE: &str = "HIRESMED_PACK";
+
+/// Kinds of which a request needs one, and so has a default.
+const WITH_DEFAULT: [&str; 4] = ["vqgan", "unet", "density", "yolo"];
+
+/// The folder of what comes with the project, if it is there.
+pub fn folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        return Some(PathBuf::from(folder));
+    }
+    let program = std::env::current_exe().ok()?;
+    program.ancestors().map(|folder| folder.join("infra/pack")).find(|folder| folder.is_dir())
+}
+
+/// Registers what comes with the project, where the store does not have it yet.
+///
+/// # Errors
+/// The store cannot be written, or a package is damaged.
+pub async fn register(store: &Arc<dyn Store>, site: &SiteId) -> Result<()> {
+    let Some(folder) = folder() else { return Ok(()) };
+    let catalogue = Catalogue::open(&[folder.join("models")])?;
+    for fault in catalogue.faults() {
+        tracing::warn!(%fault, "a shipped model is left out");
+    }
+    let mut defaults: BTreeMap<&str, &Entry> = BTreeMap::new();
+    for entry in catalogue.entries() {
+        package(store, &entry.directory, entry.description.kind.name(), &entry.digest).await?;
+        alias(store, entry.description.kind.name(), &entry.description.name, &entry.digest).await?;
+        // Sorted by name: the first of a kind, unless one is called so.
+        let default = defaults.entry(entry.description.kind.name()).or_insert(entry);
+        if entry.description.name == "default" {
+            *default = entry;
+        }
+    }
+    for (kind, entry) in defaults {
+        if WITH_DEFAULT.contains(&kind) {
+            alias(store, kind, "default", &entry.digest).await?;
+        }
+    }
+    sample(store, site, &folder.join("sample")).await
+}
+
+/// Puts a package's files into the store, `model.json` last: a package that has it is whole.
+///
+/// # Errors
+/// The package is damaged, or the store cannot be written.
+pub async fn package(store: &Arc<dyn Store>, folder: &Path, kind: &str, digest: &str) -> Result<()> {
+    let digest: Digest = digest.parse()?;
+    let prefix = keys::model(kind, &digest);
+    let description = format!("{prefix}model.json");
+    if store.head(&description).await?.is_some() {
+        return Ok(());
+    }
+    Package::open(folder)?;
+    for path in files(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name != "model.json" && !name.starts_with('.') {
+            put(store, &format!("{prefix}{name}"), &path).await?;
+        }
+    }
+    put(store, &description, &folder.join("model.json")).await
+}
+
+/// Makes `name` stand for a package.
+///
+/// # Errors
+/// The store cannot be written.
+pub async fn alias(store: &Arc<dyn Store>, kind: &str, name: &str, digest: &str) -> Result<()> {
+    let key = keys::alias(kind, name);
+    if store.head(&key).await?.is_some_and(|head| head.sha256 == *Digest::of(digest.as_bytes()).as_bytes()) {
+        return Ok(());
+    }
+    store.put(&key, digest.to_owned().into()).await?;
+    Ok(())
+}
+
+/// The sample series, without the slices on which a nodule was outlined: in a background it would be a lesion without a label.
+async fn sample(store: &Arc<dyn Store>, site: &SiteId, folder: &Path) -> Result<()> {
+    let paths = match files(folder) {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", folder.display())),
+    };
+    let outlined = outlined(&folder.join("contours.json"))?;
+    let usable = |path: &&PathBuf| {
+        path.extension().is_some_and(|ending| ending == "dcm")
+            && !path.file_stem().is_some_and(|stem| outlined.contains(&*stem.to_string_lossy()))
+    };
+    let images: Vec<_> = paths.iter().filter(usable).collect();
+    let prefix = format!("{}sample/", keys::inputs(site));
+    if store.list(&prefix).await?.len() == images.len() {
+        return Ok(());
+    }
+    for path in images {
+        let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().replace('\\', "/");
+        put(store, &format!("{prefix}{name}"), path).await?;
+    }
+    Ok(())
+}
+
+/// The slices that a reader drew a contour on.
+fn outlined(contours: &Path) -> Result<BTreeSet<String>> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        annotations: Vec<Annotation>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Annotation {
+        contours: Vec<Contour>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Contour {
+        slice: String,
+    }
+    let text = fs::read(contours).with_context(|| format!("{} cannot be read", contours.display()))?;
+    let file: File =
+        serde_json::from_slice(&text).with_context(|| format!("{} lists no contours", contours.display()))?;
+    Ok(file.annotations.into_iter().flat_map(|annotation| annotation.contours).map(|contour| contour.slice).collect())
+}
+
+async fn put(store: &Arc<dyn Store>, key: &str, path: &Path) -> Result<()> {
+    let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    store.put_if_absent(key, bytes.into()).await?;
+    Ok(())
+}
+
+/// The files below `folder`, sorted.
+pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            // Links are followed for files and not for folders, which could lead in a circle.
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().is_file() {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,54 @@
+//! How long the stages take.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hiresmed_protocol::outcome::{Stage, StageTiming};
+
+/// Wall time by stage, summed over images.
+#[derive(Debug, Default)]
+pub struct Clock {
+    stages: BTreeMap<Stage, (Duration, u64)>,
+}
+
+impl Clock {
+    /// Runs `work` and counts its time for one image at `stage`.
+    pub fn time<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        let (duration, count) = self.stages.entry(stage).or_default();
+        *duration += started.elapsed();
+        *count += 1;
+        result
+    }
+
+    /// The sums so far, in the order of the stages.
+    pub fn timings(&self) -> Vec<StageTiming> {
+        self.stages
+            .iter()
+            .map(|(&stage, &(duration, count))| StageTiming {
+                stage,
+                duration_ms: duration.as_secs_f64() * 1000.0,
+                count,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_summed_in_their_order() {
+        let mut clock = Clock::default();
+        clock.time(Stage::Outputs, || ());
+        assert_eq!(clock.time(Stage::Inputs, || 7), 7);
+        clock.time(Stage::Outputs, || ());
+        let timings = clock.timings();
+        assert_eq!(
+            timings.iter().map(|timing| (timing.stage, timing.count)).collect::<Vec<_>>(),
+            [(Stage::Inputs, 1), (Stage::Outputs, 2)]
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Stage 1: a source image, normalised over the model's intensity window and brought to the request's size.
+
+use hiresmed_imaging::{
+    Plane, Spacing, Window, dicom, raster,
+    resample::{Filter, resize},
+};
+use hiresmed_protocol::{
+    Digest,
+    job::Object,
+    outcome::Stage,
+    request::{BackgroundMode, Size},
+};
+
+use super::Pipeline;
+use crate::{Environment, jobs::Failure};
+
+/// A source image.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Shape of the request, in [-1, 1], with its spacing.
+    pub plane: Plane,
+    /// Distance of pixel centres.
+    pub spacing: Spacing,
+    /// Digest of the file.
+    pub sha256: Digest,
+}
+
+impl Pipeline {
+    /// Reads the source image of one background.
+    ///
+    /// # Errors
+    /// Permanent where the file cannot be decoded correctly, is colour, or has no spacing; the reason names the file.
+    pub fn input(&self, environment: &Environment, object: Option<&Object>) -> Result<Source, Failure> {
+        let (Some(object), BackgroundMode::Reconstruct) = (object, self.request.background.mode) else {
+            return Err(refuse(anyhow::anyhow!(
+                "backgrounds cannot be sampled yet: there is no prior over tokens; set background.mode to \"reconstruct\""
+            )));
+        };
+        let bytes = environment.store.get(&object.key)?;
+        if Digest::of(&bytes) != object.sha256 {
+            return Err(refuse(anyhow::anyhow!(
+                "{}: the object has changed since the request was planned; submit the request again",
+                object.key
+            )));
+        }
+        let name = object.key.rsplit('/').next().unwrap_or(&object.key);
+        let plane = decode(&bytes, name, self.autoencoder.window())?;
+        let plane = to_size(plane, &self.request.size, name)?;
+        let spacing = plane.spacing.ok_or_else(|| {
+            refuse(anyhow::anyhow!(
+                "{name}: the file does not say how far its pixels lie apart; give size.spacing_mm in the request"
+            ))
+        })?;
+        Ok(Source { plane, spacing, sha256: object.sha256 })
+    }
+}
+
+/// The image in `bytes` (DICOM, PNG or JPEG), in [-1, 1] over `window`; the middle frame of several. `name` stands for the
+/// file in errors.
+///
+/// # Errors
+/// Permanent where it cannot be decoded correctly, or is colour.
+pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure> {
+    let picture = bytes.starts_with(b"\x89PNG") || bytes.starts_with(&[0xFF, 0xD8]);
+    if picture {
+        let grey = raster::grey_from_bytes(bytes, name, dicom::ReadOptions::default()).map_err(refuse)?;
+        let mut plane = grey.plane;
+        plane.data_mut().iter_mut().for_each(|value| *value = *value / grey.max * 2.0 - 1.0);
+        return Ok(plane);
+    }
+    let image = dicom::from_bytes(bytes, name, dicom::ReadOptions::default()).map_err(refuse)?;
+    let mut plane = image.to_plane(image.frames() / 2).map_err(refuse)?;
+    if plane.data().iter().any(|value| !value.is_finite()) {
+        return Err(refuse(anyhow::anyhow!("{name}: pixels that are not finite numbers; export the file again")));
+    }
+    plane.data_mut().iter_mut().for_each(|value| *value = window.normalise(*value));
+    Ok(plane)
+}
+
+/// `plane` at the size that is asked for. Where the request fixes the spacing, the image is resampled to it and cropped
+/// or surrounded by air about its centre; else it is scaled to fill the size, which must have its proportions.
+fn to_size(plane: Plane, size: &Size, name: &str) -> Result<Plane, Failure> {
+    let (width, height) = (size.width as usize, size.height as usize);
+    let wanted = size.spacing_mm.map(Spacing::square);
+    let (plane, wanted) = match (plane.spacing, wanted) {
+        (Some(own), Some(wanted)) if own != wanted => {
+            let columns = (plane.width() as f64 * own.column_mm / wanted.column_mm).round().max(1.0) as usize;
+            let rows = (plane.height() as f64 * own.row_mm / wanted.row_mm).round().max(1.0) as usize;
+            if columns > 4 * width.max(plane.width()) || rows > 4 * height.max(plane.height()) {
+                return Err(refuse(anyhow::anyhow!(
+                    "{name}: at {} mm it would have {columns} x {rows} pixels; give a size.spacing_mm nearer to its own",
+                    wanted.column_mm
+                )));
+            }
+            (resize(&plane, columns, rows, Filter::Area), Some(wanted))
+        }
+        // A picture without spacing has the one that the request declares.
+        (own, wanted) => (plane, wanted.or(own)),
+    };
+    if size.spacing_mm.is_some() {
+        return Ok(centred(&plane, width, height).with_spacing(wanted));
+    }
+    if (plane.width(), plane.height()) == (width, height) {
+        return Ok(plane.with_spacing(wanted));
+    }
+    if plane.width() * height != plane.height() * width {
+        return Err(refuse(anyhow::anyhow!(
+            "{name}: {} x {} pixels do not have the proportions of {width} x {height}; give size.spacing_mm to crop instead",
+            plane.width(),
+            plane.height()
+        )));
+    }
+    let factor = plane.width() as f64 / width as f64;
+    let spacing = plane.spacing.map(|own| Spacing { row_mm: own.row_mm * factor, column_mm: own.column_mm * factor });
+    let filter = if factor > 1.0 { Filter::Area } else { Filter::Bicubic };
+    let mut resized = resize(&plane, width, height, filter);
+    resized.data_mut().iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+    Ok(resized.with_spacing(spacing))
+}
+
+/// The middle of `plane` at another size; air where it ends.
+fn centred(plane: &Plane, width: usize, height: usize) -> Plane {
+    let mut result = Plane::filled(width, height, -1.0);
+    let (from_x, to_x) = (plane.width().saturating_sub(width) / 2, width.saturating_sub(plane.width()) / 2);
+    let (from_y, to_y) = (plane.height().saturating_sub(height) / 2, height.saturating_sub(plane.height()) / 2);
+    for y in 0..plane.height().min(height) {
+        for x in 0..plane.width().min(width) {
+            result.set(to_x + x, to_y + y, plane.at(from_x + x, from_y + y));
+        }
+    }
+    result
+}
+
+fn refuse(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::permanent(Stage::Inputs, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(width: u32, height: u32, spacing_mm: Option<f64>) -> Size {
+        Size { width, height, spacing_mm }
+    }
+
+    #[test]
+    fn an_image_is_scaled_with_its_spacing() {
+        let plane = Plane::filled(64, 64, 0.25).with_spacing(Some(Spacing::square(0.5)));
+        let half = to_size(plane, &size(32, 32, None), "a.dcm").unwrap();
+        assert_eq!((half.width(), half.height()), (32, 32));
+        assert_eq!(half.spacing, Some(Spacing::square(1.0)));
+        assert!(half.data().iter().all(|value| (value - 0.25).abs() < 1e-6));
+    }
+
+    #[test]
+    fn a_fixed_spacing_resamples_and_surrounds_with_air() {
+        let plane = Plane::filled(64, 64, 0.5).with_spacing(Some(Spacing::square(0.5)));
+        let result = to_size(plane, &size(64, 64, Some(1.0)), "a.dcm").unwrap();
+        assert_eq!(result.spacing, Some(Spacing::square(1.0)));
+        assert_eq!(result.at(0, 0), -1.0);
+        assert_eq!(result.data().iter().filter(|&&value| value > 0.0).count(), 32 * 32);
+        assert!(result.at(32, 32) > 0.49);
+    }
+
+    #[test]
+    fn other_proportions_are_refused_by_name() {
+        let failure = to_size(Plane::filled(64, 32, 0.0), &size(64, 64, None), "wide.dcm").unwrap_err();
+        assert!(failure.to_string().contains("wide.dcm"), "{failure}");
+    }
+
+    #[test]
+    fn damaged_files_are_refused_by_name() {
+        for bytes in [&b"no image"[..], b"\x89PNG\r\n\x1a\n", &[0xFF, 0xD8, 0xFF]] {
+            let failure = decode(bytes, "bad.dcm", Window::LUNG_CT).unwrap_err();
+            assert!(failure.to_string().contains("bad.dcm"), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! An image, stage by stage: inputs → background → lesions → placement → composite → outputs.
+//!
+//! A file a stage. No stage looks back, and each draws its noise from generators of its own, seeded by the request's seed,
+//! the image's index and the stage's purpose. So the same image comes out whatever job it belongs to.
+
+mod background;
+mod clock;
+mod composite;
+mod inputs;
+mod lesions;
+mod models;
+mod outputs;
+mod placement;
+
+use hiresmed_protocol::{ImageIndex, noise, noise::Purpose, request::Synthesise};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+pub use self::{
+    background::Background,
+    clock::Clock,
+    composite::Composite,
+    inputs::{Source, decode},
+    lesions::Sampled,
+    models::{Locator, Pipeline},
+    placement::{Anatomy, Placed},
+};
+
+/// The generator for one purpose of one image.
+fn generator(request: &Synthesise, index: ImageIndex, purpose: Purpose) -> ChaCha8Rng {
+    ChaCha8Rng::from_seed(noise::seed(request.seed, index, purpose))
+}

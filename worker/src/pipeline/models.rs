@@ -1,0 +1,148 @@
+//! The models of a request, opened once and kept between its jobs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use hiresmed_compositing::{Blend, Compositor};
+use hiresmed_inference::{Provider, Runtime, SessionOptions, package::Package};
+use hiresmed_models::{density::Prior, singan::Generator, unet::DangerZones, vqgan::Autoencoder};
+use hiresmed_protocol::{
+    Digest,
+    job::Models,
+    manifest::Execution,
+    outcome::Stage,
+    request::{self, Synthesise},
+};
+
+use crate::{Environment, jobs::Failure};
+
+/// Everything that makes a request's images, ready to run.
+pub struct Pipeline {
+    pub(super) request: Synthesise,
+    pub(super) autoencoder: Arc<Autoencoder>,
+    /// Lesion models by their digest, sorted.
+    pub(super) lesions: Vec<(Digest, Arc<Generator>)>,
+    pub(super) locator: Locator,
+    pub(super) compositor: Arc<Compositor>,
+    /// Digests by kind, for the manifest.
+    pub(super) digests: BTreeMap<String, Digest>,
+    pub(super) execution: Execution,
+}
+
+impl Pipeline {
+    /// Opens the models that a request's plan names. What an earlier job left open is used again.
+    ///
+    /// # Errors
+    /// Permanent where a package is missing, damaged, of another kind, or cannot be run; transient where the store or the
+    /// disk fails.
+    pub fn open(environment: &Environment, models: &Models, request: &Synthesise) -> Result<Self, Failure> {
+        let loader = Loader::new(environment)?;
+        let density = models.density.ok_or_else(|| {
+            refuse(anyhow::anyhow!(
+                "the plan names no spatial prior, and lesion detectors cannot propose candidates yet; set placement.location \
+                 to \"density\""
+            ))
+        })?;
+        let lesions = models
+            .singan
+            .iter()
+            .map(|digest| {
+                let open = |package: &Package| Ok(Generator::open(package, &loader.runtime, &loader.small)?);
+                Ok((*digest, loader.model("singan", digest, open)?))
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let blend = match request.blend {
+            request::Blend::Paper => Blend::Paper,
+            request::Blend::Feather => Blend::Feather,
+            request::Blend::Poisson => Blend::Poisson,
+        };
+        let mut digests = BTreeMap::from([
+            ("vqgan".to_owned(), models.vqgan),
+            ("unet".to_owned(), models.unet),
+            ("density".to_owned(), density),
+        ]);
+        digests.extend(models.yolo.map(|digest| ("yolo".to_owned(), digest)));
+        Ok(Self {
+            request: request.clone(),
+            autoencoder: loader.model("vqgan", &models.vqgan, |package| {
+                Ok(Autoencoder::open(package, &loader.runtime, &loader.large)?)
+            })?,
+            lesions,
+            locator: Locator::load(&loader, &models.unet, &density)?,
+            compositor: environment.residents.get_or_load(&format!("blend {blend:?}"), || {
+                Compositor::open(&loader.runtime, blend, &loader.large).map_err(refuse)
+            })?,
+            digests,
+            execution: Execution {
+                provider: loader.large.provider.name().to_owned(),
+                runtime_version: loader.runtime.version().to_owned(),
+                batch_size: 1,
+            },
+        })
+    }
+}
+
+/// The models that say where a lesion may be.
+pub struct Locator {
+    pub(super) danger_zones: Arc<DangerZones>,
+    pub(super) density: Arc<Prior>,
+}
+
+impl Locator {
+    /// Opens the model of permissible regions `unet` and the spatial prior `density`.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`].
+    pub fn open(environment: &Environment, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
+        Self::load(&Loader::new(environment)?, unet, density)
+    }
+
+    fn load(loader: &Loader<'_>, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
+        Ok(Self {
+            danger_zones: loader
+                .model("unet", unet, |package| Ok(DangerZones::open(package, &loader.runtime, &loader.large)?))?,
+            density: loader.model("density", density, |package| Ok(Prior::open(package)?))?,
+        })
+    }
+}
+
+/// Opens packages of one environment.
+struct Loader<'a> {
+    environment: &'a Environment,
+    runtime: Arc<Runtime>,
+    /// For networks over whole images.
+    large: SessionOptions,
+    /// For networks over a lesion: too small to share among threads.
+    small: SessionOptions,
+}
+
+impl<'a> Loader<'a> {
+    fn new(environment: &'a Environment) -> Result<Self, Failure> {
+        let runtime = environment.residents.get_or_load("onnxruntime", || Runtime::load().map_err(refuse))?;
+        let large =
+            SessionOptions { threads: environment.threads, provider: Provider::Cpu, ..SessionOptions::default() };
+        Ok(Self { environment, runtime, large, small: SessionOptions { threads: 1, ..large } })
+    }
+
+    fn model<T: Send + Sync + 'static>(
+        &self,
+        kind: &str,
+        digest: &Digest,
+        open: impl FnOnce(&Package) -> anyhow::Result<T>,
+    ) -> Result<Arc<T>, Failure> {
+        let folder = self.environment.package_folder(kind, digest)?;
+        self.environment.residents.get_or_load(&format!("{kind} {digest}"), || {
+            let package = Package::open(&folder)
+                .map_err(anyhow::Error::from)
+                .and_then(|package| open(&package))
+                .with_context(|| format!("the {kind} model {} cannot be used", digest.short()))
+                .map_err(refuse)?;
+            Ok::<_, Failure>(package)
+        })
+    }
+}
+
+fn refuse(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::permanent(Stage::Inputs, error)
+}

@@ -1,0 +1,211 @@
+//! Stage 6: an image's files, each an object of the store, and its entry in the manifest.
+
+use hiresmed_imaging::{
+    Mask, Plane,
+    dicom::write::{Identity, Syntax, Synthetic},
+    labels::{self, YoloBox},
+    morphology::Bounds,
+    raster,
+};
+use hiresmed_protocol::{
+    ImageIndex,
+    manifest::{self, File, Image},
+    outcome::{Output, Stage},
+    request::{Modality, TransferSyntax},
+};
+
+use super::{Background, Composite, Pipeline, Placed, Sampled, Source};
+use crate::{
+    Environment,
+    jobs::{Context, Failure},
+};
+
+/// An image on its way out.
+struct Writer<'a> {
+    environment: &'a Environment,
+    context: &'a Context,
+    /// The stem that all files of the image share.
+    stem: String,
+    outputs: Vec<Output>,
+}
+
+impl Writer<'_> {
+    fn file(&mut self, folder: &str, ending: &str, bytes: Vec<u8>) -> Result<File, Failure> {
+        let name = format!("{folder}/{}.{ending}", self.stem);
+        let output = self.context.output(self.environment, name, bytes)?;
+        let file = File { file: output.file.clone(), sha256: output.sha256 };
+        self.outputs.push(output);
+        Ok(file)
+    }
+}
+
+impl Pipeline {
+    /// Writes an image's files and describes it.
+    ///
+    /// # Errors
+    /// Permanent where an image cannot be encoded; transient where the store fails.
+    #[expect(clippy::too_many_arguments, reason = "the last stage is given what each stage before it made")]
+    pub fn outputs(
+        &self,
+        environment: &Environment,
+        context: &Context,
+        index: ImageIndex,
+        source: &Source,
+        background: &Background,
+        lesions: &[Sampled],
+        places: &Placed,
+        composite: &Composite,
+    ) -> Result<(Image, Vec<Output>), Failure> {
+        let wanted = self.request.output;
+        let lesions = self.describe(background, lesions, places)?;
+        let mut writer = Writer { environment, context, stem: index.stem(), outputs: Vec::new() };
+        let dicom = self.dicom(context, index, &composite.plane, "composite")?;
+        let image = writer.file("images", "dcm", dicom)?;
+        let kept = |wanted: bool, write: &mut dyn FnMut() -> Result<File, Failure>| wanted.then(write).transpose();
+        let mask = kept(wanted.masks, &mut || writer.file("masks", "png", raster::mask_png(&composite.mask)))?;
+        let before = kept(wanted.backgrounds, &mut || {
+            let dicom = self.dicom(context, index, &background.plane, "background")?;
+            writer.file("backgrounds", "dcm", dicom)
+        })?;
+        let yolo = kept(wanted.yolo, &mut || {
+            let (width, height) = (composite.mask.width(), composite.mask.height());
+            let boxes: Vec<_> =
+                lesions.iter().map(|lesion| YoloBox::new(0, bounds(lesion.bbox), width, height)).collect();
+            writer.file("labels-yolo", "txt", labels::yolo_text(&boxes).into_bytes())
+        })?;
+        let danger_zones = kept(wanted.evidence, &mut || {
+            writer.file("danger-zones", "png", raster::mask_png(&places.permissible.inverted()))
+        })?;
+        let candidates =
+            kept(wanted.evidence, &mut || writer.file("candidates", "png", candidates_png(&places.candidates)))?;
+        let image = Image {
+            file: image.file,
+            sha256: image.sha256,
+            index,
+            seed: self.request.seed,
+            models: self.digests.clone(),
+            lesions,
+            mask,
+            background: before,
+            danger_zones,
+            candidates,
+            yolo,
+            input_sha256: Some(source.sha256),
+            mode: self.request.background.mode,
+            blend: self.request.blend,
+            spacing_mm: [background.spacing.row_mm, background.spacing.column_mm],
+            execution: self.execution.clone(),
+        };
+        Ok((image, writer.outputs))
+    }
+
+    fn dicom(&self, context: &Context, index: ImageIndex, plane: &Plane, object: &str) -> Result<Vec<u8>, Failure> {
+        let request = format!("{}/{}", context.job().request, self.request.seed);
+        let Modality::Ct = self.request.modality;
+        Synthetic {
+            plane,
+            window: self.autoencoder.window(),
+            identity: Identity { request: &request, image: index.0, object },
+            modality: "CT",
+            description: match object {
+                "background" => "Synthetic background without lesions",
+                _ => "Synthetic image with lesions",
+            },
+            body_part: "CHEST",
+            software_version: env!("CARGO_PKG_VERSION"),
+            syntax: match self.request.output.transfer_syntax {
+                TransferSyntax::Explicit => Syntax::Explicit,
+                TransferSyntax::Deflated => Syntax::Deflated,
+                TransferSyntax::JpegLs => Syntax::JpegLs,
+            },
+        }
+        .to_bytes()
+        .map_err(|error| Failure::permanent(Stage::Outputs, error))
+    }
+
+    /// The lesions that found a place, measured on their masks in the image's frame.
+    fn describe(
+        &self,
+        background: &Background,
+        lesions: &[Sampled],
+        places: &Placed,
+    ) -> Result<Vec<manifest::Lesion>, Failure> {
+        let spacing_mm = background.spacing_mm();
+        lesions
+            .iter()
+            .zip(&places.lesions)
+            .enumerate()
+            .map(|(n, (lesion, place))| {
+                let (size_px, geometry) = measure(&lesion.mask).ok_or_else(|| {
+                    Failure::permanent(Stage::Outputs, anyhow::anyhow!("lesion {} has no pixels", n + 1))
+                })?;
+                // The footprint rule keeps every mask inside the image, so that its box is not negative there.
+                let shift = |value: u32, by: i64| u32::try_from(i64::from(value) + by).unwrap_or(0);
+                Ok(manifest::Lesion {
+                    centre: [geometry.centre.0 + place.left as f64, geometry.centre.1 + place.top as f64],
+                    size_px,
+                    exemplar: lesion.exemplar,
+                    diameter_mm: size_px * spacing_mm,
+                    requested_diameter_mm: lesion.requested_mm,
+                    bbox: [
+                        shift(geometry.bbox[0], place.left),
+                        shift(geometry.bbox[1], place.top),
+                        geometry.bbox[2],
+                        geometry.bbox[3],
+                    ],
+                    area_px: lesion.mask.area() as u64,
+                    pinned: n < places.pinned,
+                })
+            })
+            .collect()
+    }
+}
+
+/// A mask's position in its own frame.
+struct Geometry {
+    centre: (f64, f64),
+    /// Left, top, width, height.
+    bbox: [u32; 4],
+}
+
+/// Longest diameter in pixels, centroid and box; none for an empty mask.
+fn measure(mask: &Mask) -> Option<(f64, Geometry)> {
+    let bounds = mask.bounds()?;
+    let bbox = [bounds.left, bounds.top, bounds.width, bounds.height].map(|value| value as u32);
+    Some((mask.longest_diameter(), Geometry { centre: mask.centroid()?, bbox }))
+}
+
+fn bounds([left, top, width, height]: [u32; 4]) -> Bounds {
+    Bounds { left: left as usize, top: top as usize, width: width as usize, height: height as usize }
+}
+
+/// C_final in 8 bits: 255 at its greatest weight, 0 exactly where a lesion's centre may not be.
+fn candidates_png(candidates: &Plane) -> Vec<u8> {
+    let greatest = candidates.data().iter().copied().fold(0.0, f32::max);
+    let scale = if greatest > 0.0 { 254.0 / greatest } else { 0.0 };
+    let level = |&weight: &f32| if weight > 0.0 { 1 + (weight * scale).round().clamp(0.0, 254.0) as u8 } else { 0 };
+    let pixels: Vec<u8> = candidates.data().iter().map(level).collect();
+    raster::grey_png(candidates.width(), candidates.height(), &pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_keep_their_zero() {
+        let mut plane = Plane::filled(8, 8, 0.0);
+        plane.set(3, 4, 1e-6);
+        plane.set(5, 5, 1.0);
+        let png = raster::grey_from_bytes(&candidates_png(&plane), "c.png", Default::default()).unwrap().plane;
+        assert_eq!((png.at(0, 0), png.at(3, 4), png.at(5, 5)), (0.0, 1.0, 255.0));
+    }
+
+    #[test]
+    fn a_mask_is_measured_in_its_own_frame() {
+        let mask = Mask::from_fn(10, 10, |x, y| (2..6).contains(&x) && y == 3);
+        let (size, geometry) = measure(&mask).unwrap();
+        assert_eq!((size, geometry.centre, geometry.bbox), (4.0, (3.5, 3.0), [2, 3, 4, 1]));
+        assert!(measure(&Mask::empty(4, 4)).is_none());
+    }
+}

@@ -1,0 +1,141 @@
+//! Stage 4: places where anatomy allows a lesion (paper, equations 14 to 16).
+
+use hiresmed_compositing::placement::{self, Candidates, Placer, Refusal, Rules, Scene};
+use hiresmed_imaging::{Mask, Plane, body};
+use hiresmed_protocol::{
+    ImageIndex,
+    noise::Purpose,
+    outcome::Stage,
+    request::{Location, Rule},
+};
+
+use super::{Background, Locator, Pipeline, Sampled, generator};
+use crate::jobs::Failure;
+
+/// Clear millimetres between a lesion and the image's edge: a lesion that is cut off has no size.
+const BORDER_MM: f64 = 3.0;
+
+/// Where an image's lesions go.
+#[derive(Debug)]
+pub struct Placed {
+    /// The place of each lesion that found one, in order.
+    pub lesions: Vec<placement::Placed>,
+    /// Which of them the request gave.
+    pub pinned: usize,
+    /// M_danger: where a lesion may be.
+    pub permissible: Mask,
+    /// C_final of the first lesion.
+    pub candidates: Plane,
+}
+
+/// What equation 16 is made of, for one background.
+#[derive(Debug)]
+pub struct Anatomy {
+    /// C_loc.
+    pub weights: Plane,
+    /// M_danger: where a lesion may be.
+    pub permissible: Mask,
+    /// The body that was found in the image.
+    pub body: Mask,
+}
+
+impl Anatomy {
+    /// As placement wants it.
+    pub fn scene(&self) -> Scene<'_> {
+        Scene { weights: &self.weights, permissible: &self.permissible, body: &self.body }
+    }
+}
+
+impl Locator {
+    /// Body, danger zones and candidates of an image in [-1, 1].
+    ///
+    /// # Errors
+    /// Permanent where a model refuses the image, or no body is found in it.
+    pub fn anatomy(&self, plane: &Plane) -> Result<Anatomy, Failure> {
+        let fail = |error: anyhow::Error| Failure::permanent(Stage::Placement, error);
+        let body = body::body_above(plane, body::THRESHOLD_NORMALISED);
+        if body.area() == 0 {
+            return Err(fail(anyhow::anyhow!(
+                "no body was found in the image: nothing in it is denser than {} HU; remove it from the input",
+                body::THRESHOLD_HU
+            )));
+        }
+        let permissible = self.danger_zones.permissible(plane).map_err(|error| fail(error.into()))?.and(&body);
+        let weights = self.density.weights(&body, plane.spacing).map_err(|error| fail(error.into()))?;
+        Ok(Anatomy { weights, permissible, body })
+    }
+}
+
+impl Pipeline {
+    /// Places the lesions, pinned ones first. A drawn lesion beyond the least number that was asked for is left out where
+    /// it has no room; any other without room fails the image.
+    ///
+    /// # Errors
+    /// Permanent, with the reason of the refusal.
+    pub fn placement(
+        &self,
+        index: ImageIndex,
+        background: &Background,
+        lesions: &[Sampled],
+    ) -> Result<Placed, Failure> {
+        if self.request.placement.location != Location::Density {
+            return Err(Failure::permanent(
+                Stage::Placement,
+                anyhow::anyhow!(
+                    "lesion detectors cannot propose candidates yet; set placement.location to \"density\""
+                ),
+            ));
+        }
+        let anatomy = self.locator.anatomy(&background.plane)?;
+        let refuse = |n: usize, error: Refusal| {
+            Failure::permanent(Stage::Placement, anyhow::Error::new(error).context(format!("lesion {}", n + 1)))
+        };
+        let mut placer =
+            Placer::new(anatomy.scene(), self.rules(background.spacing_mm())).map_err(|error| refuse(0, error))?;
+        let candidates = match lesions.first() {
+            Some(first) => placer.candidates(&first.mask).map(|Candidates { map, .. }| map),
+            None => Ok(anatomy.weights.clone()),
+        };
+        let least = self.request.lesions.count.min as usize;
+        let positions = &self.request.placement.positions;
+        for (n, lesion) in lesions.iter().enumerate() {
+            let placed = match positions.get(n) {
+                Some(&[x, y]) => {
+                    placer.place_at(&lesion.mask, (x.round().max(0.0) as usize, y.round().max(0.0) as usize))
+                }
+                None => {
+                    let mut noise = generator(&self.request, index, Purpose::Placement(n as u32));
+                    placer.place(&lesion.mask, &mut noise)
+                }
+            };
+            match placed {
+                Ok(_) => {}
+                Err(Refusal::NoRoom { .. } | Refusal::NoCandidate { .. }) if n >= least.max(positions.len()) => break,
+                Err(error) => return Err(refuse(n, error)),
+            }
+        }
+        let places = placer.placed().to_vec();
+        Ok(Placed {
+            pinned: positions.len().min(places.len()),
+            lesions: places,
+            // A first lesion that was pinned by force may fit nowhere else.
+            candidates: candidates
+                .unwrap_or_else(|_| Plane::filled(background.plane.width(), background.plane.height(), 0.0)),
+            permissible: anatomy.permissible,
+        })
+    }
+
+    /// The request's rules in pixels.
+    fn rules(&self, spacing_mm: f64) -> Rules {
+        let wanted = &self.request.placement;
+        Rules {
+            rule: match wanted.rule {
+                Rule::Footprint => placement::Rule::Footprint,
+                Rule::Centre => placement::Rule::Centre,
+            },
+            gap_px: (wanted.gap_mm / spacing_mm).ceil() as usize,
+            border_px: (BORDER_MM / spacing_mm).ceil().max(2.0) as usize,
+            override_danger: wanted.override_danger,
+        }
+    }
+}
