@@ -1,0 +1,385 @@
+//! One small image in every supported transfer syntax: read exactly, refused when cut short, and never a panic, whatever
+//! bytes are damaged.
+
+use std::path::Path;
+
+use hiresmed_imaging::dicom::write::{PatientSlice, Syntax};
+use hiresmed_imaging::dicom::{ReadOptions, from_bytes};
+use hiresmed_imaging::{Fault, Plane};
+use proptest::prelude::*;
+
+const WIDTH: usize = 40;
+const HEIGHT: usize = 32;
+
+/// Stored values of the image that all files hold: 12 bits.
+fn values() -> Vec<u16> {
+    (0..WIDTH * HEIGHT)
+        .map(|at| ((at % WIDTH) * 37 + (at / WIDTH) * 211 + (at % WIDTH) * (at / WIDTH) * 5) as u16 % 4096)
+        .collect()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Encoding {
+    Implicit,
+    Explicit,
+    Big,
+}
+
+/// Elements of a data set, written by hand so that broken ones can be written too.
+struct Writer {
+    bytes: Vec<u8>,
+    encoding: Encoding,
+}
+
+impl Writer {
+    fn new(encoding: Encoding) -> Self {
+        Self { bytes: Vec::new(), encoding }
+    }
+
+    fn u16(&mut self, value: u16) {
+        let big = self.encoding == Encoding::Big;
+        self.bytes.extend(if big { value.to_be_bytes() } else { value.to_le_bytes() });
+    }
+
+    fn u32(&mut self, value: u32) {
+        let big = self.encoding == Encoding::Big;
+        self.bytes.extend(if big { value.to_be_bytes() } else { value.to_le_bytes() });
+    }
+
+    fn header(&mut self, tag: (u16, u16), vr: &[u8; 2], length: u32) {
+        self.u16(tag.0);
+        self.u16(tag.1);
+        if self.encoding == Encoding::Implicit {
+            self.u32(length);
+            return;
+        }
+        self.bytes.extend(vr);
+        if matches!(vr, b"OB" | b"OW" | b"SQ" | b"UN") {
+            self.u16(0);
+            self.u32(length);
+        } else {
+            self.u16(length as u16);
+        }
+    }
+
+    fn element(&mut self, tag: (u16, u16), vr: &[u8; 2], value: &[u8]) {
+        let mut value = value.to_vec();
+        if value.len() % 2 == 1 {
+            value.push(if vr == b"UI" || vr == b"OB" { 0 } else { b' ' });
+        }
+        self.header(tag, vr, value.len() as u32);
+        self.bytes.extend(value);
+    }
+
+    fn number(&mut self, tag: (u16, u16), value: u16) {
+        self.header(tag, b"US", 2);
+        self.u16(value);
+    }
+}
+
+/// What differs between the files.
+#[derive(Clone)]
+struct Case {
+    name: &'static str,
+    syntax: &'static str,
+    encoding: Encoding,
+    pixels: Pixels,
+    photometric: &'static str,
+    samples: u16,
+    bits: (u16, u16),
+    signed: bool,
+    frames: u16,
+}
+
+#[derive(Clone)]
+enum Pixels {
+    Words(Vec<u16>),
+    Bytes(Vec<u8>),
+    Fragments(Vec<Vec<u8>>),
+}
+
+fn case(name: &'static str, syntax: &'static str, pixels: Pixels) -> Case {
+    let encoding = match syntax {
+        "1.2.840.10008.1.2" => Encoding::Implicit,
+        "1.2.840.10008.1.2.2" => Encoding::Big,
+        _ => Encoding::Explicit,
+    };
+    Case {
+        name,
+        syntax,
+        encoding,
+        pixels,
+        photometric: "MONOCHROME2",
+        samples: 1,
+        bits: (16, 12),
+        signed: false,
+        frames: 1,
+    }
+}
+
+fn file(case: &Case) -> Vec<u8> {
+    let mut meta = Writer::new(Encoding::Explicit);
+    meta.element((2, 0x10), b"UI", case.syntax.as_bytes());
+    let mut set = Writer::new(case.encoding);
+    set.element((8, 0x60), b"CS", b"CT");
+    set.number((0x28, 2), case.samples);
+    set.element((0x28, 4), b"CS", case.photometric.as_bytes());
+    set.element((0x28, 8), b"IS", case.frames.to_string().as_bytes());
+    set.number((0x28, 0x10), HEIGHT as u16);
+    set.number((0x28, 0x11), WIDTH as u16);
+    set.element((0x28, 0x30), b"DS", b"0.5\\0.75");
+    set.number((0x28, 0x100), case.bits.0);
+    set.number((0x28, 0x101), case.bits.1);
+    set.number((0x28, 0x102), case.bits.1 - 1);
+    set.number((0x28, 0x103), u16::from(case.signed));
+    set.element((0x28, 0x1052), b"DS", b"-1024");
+    set.element((0x28, 0x1053), b"DS", b"1");
+    match &case.pixels {
+        Pixels::Words(words) => {
+            set.header((0x7FE0, 0x10), b"OW", words.len() as u32 * 2);
+            words.iter().for_each(|&word| set.u16(word));
+        }
+        Pixels::Bytes(bytes) => set.element((0x7FE0, 0x10), b"OB", bytes),
+        Pixels::Fragments(fragments) => {
+            set.header((0x7FE0, 0x10), b"OB", u32::MAX);
+            set.header((0xFFFE, 0xE000), b"\0\0", 0);
+            set.bytes.truncate(set.bytes.len() - 4);
+            // Items carry no VR: tag and length only.
+            let length = set.bytes.len();
+            set.bytes.truncate(length - 4);
+            item(&mut set.bytes, 0xE000, &[]);
+            fragments.iter().for_each(|fragment| item(&mut set.bytes, 0xE000, fragment));
+            item(&mut set.bytes, 0xE0DD, &[]);
+        }
+    }
+    let data = if case.syntax.ends_with(".99") { deflate(&set.bytes) } else { set.bytes };
+    [&[0u8; 128], b"DICM".as_slice(), &meta.bytes, &data].concat()
+}
+
+fn item(bytes: &mut Vec<u8>, element: u16, value: &[u8]) {
+    let padded = value.len() + value.len() % 2;
+    bytes.extend(0xFFFEu16.to_le_bytes());
+    bytes.extend(element.to_le_bytes());
+    bytes.extend((padded as u32).to_le_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len() + padded - value.len(), 0);
+}
+
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// RLE of each byte plane, most significant first, without any repetition.
+fn rle(samples: &[u32], bytes_each: usize) -> Vec<u8> {
+    let mut segments = Vec::new();
+    for byte in (0..bytes_each).rev() {
+        let plane: Vec<u8> = samples.iter().map(|&value| (value >> (8 * byte)) as u8).collect();
+        let packed: Vec<u8> = plane.chunks(100).flat_map(|run| [&[run.len() as u8 - 1], run].concat()).collect();
+        segments.push(packed);
+    }
+    let mut header = vec![segments.len() as u32];
+    let mut offset = 64;
+    for segment in &segments {
+        header.push(offset);
+        offset += segment.len() as u32;
+    }
+    header.resize(16, 0);
+    let mut bytes: Vec<u8> = header.iter().flat_map(|value| value.to_le_bytes()).collect();
+    segments.iter().for_each(|segment| bytes.extend(segment));
+    bytes
+}
+
+fn jpeg_ls() -> Vec<u8> {
+    // The writer's own code stream, cut out of the file that it makes.
+    let plane = Plane::new(WIDTH, HEIGHT, values().iter().map(|&value| f32::from(value) - 1024.0).collect());
+    let slice = PatientSlice {
+        plane: &plane,
+        patient_id: "T",
+        derivation: "",
+        number: 1,
+        z_mm: 0.0,
+        thickness_mm: 1.0,
+        syntax: Syntax::JpegLs,
+    };
+    let bytes = slice.to_bytes().unwrap();
+    let start = bytes.windows(4).position(|window| window == [0xFF, 0xD8, 0xFF, 0xF7]).unwrap();
+    let end = bytes.windows(2).rposition(|window| window == [0xFF, 0xD9]).unwrap();
+    bytes[start..end + 2].to_vec()
+}
+
+/// Files that must come back with exactly [`values`].
+fn exact_cases() -> Vec<Case> {
+    let words = || Pixels::Words(values());
+    let wide: Vec<u32> = values().iter().map(|&value| u32::from(value)).collect();
+    let fragment = |bytes: Vec<u8>| Pixels::Fragments(vec![bytes]);
+    let split = |bytes: Vec<u8>| Pixels::Fragments(bytes.chunks(64).map(<[u8]>::to_vec).collect());
+    let mut long = case("32-bit RLE", "1.2.840.10008.1.2.5", fragment(rle(&wide, 4)));
+    long.bits = (32, 32);
+    // Bits beyond Bits Stored, as overlays leave them there.
+    let overlay = values().iter().enumerate().map(|(at, value)| value | ((at as u16 % 16) << 12)).collect();
+    vec![
+        case("implicit", "1.2.840.10008.1.2", words()),
+        case("explicit", "1.2.840.10008.1.2.1", words()),
+        case("explicit with overlay bits", "1.2.840.10008.1.2.1", Pixels::Words(overlay)),
+        case("deflated", "1.2.840.10008.1.2.1.99", words()),
+        case("big endian", "1.2.840.10008.1.2.2", words()),
+        case("RLE", "1.2.840.10008.1.2.5", fragment(rle(&wide, 2))),
+        long,
+        case(
+            "JPEG lossless",
+            "1.2.840.10008.1.2.4.57",
+            fragment(include_bytes!("fixtures/gradient-lossless.jpg").to_vec()),
+        ),
+        case(
+            "JPEG lossless SV1",
+            "1.2.840.10008.1.2.4.70",
+            split(include_bytes!("fixtures/gradient-lossless.jpg").to_vec()),
+        ),
+        case("JPEG-LS", "1.2.840.10008.1.2.4.80", split(jpeg_ls())),
+        case("JPEG 2000", "1.2.840.10008.1.2.4.90", split(include_bytes!("fixtures/gradient.j2k").to_vec())),
+    ]
+}
+
+fn read(bytes: &[u8]) -> Result<Vec<i64>, hiresmed_imaging::Error> {
+    let options = ReadOptions { limit_bytes: 1 << 24 };
+    let image = from_bytes(bytes, "case.dcm", options)?;
+    let mut all = Vec::new();
+    for frame in 0..image.frames() {
+        all.extend(image.frame(frame)?.values);
+    }
+    Ok(all)
+}
+
+#[test]
+fn every_syntax_comes_back_exactly() {
+    for case in exact_cases() {
+        let read = read(&file(&case)).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        assert!(read.iter().copied().eq(values().iter().map(|&value| i64::from(value))), "{}", case.name);
+    }
+}
+
+#[test]
+fn lossy_jpeg_comes_back_nearly() {
+    let grey: Vec<u8> = (0..WIDTH * HEIGHT).map(|at| (at % WIDTH * 3 + at / WIDTH * 4) as u8).collect();
+    let mut jpeg = Vec::new();
+    let size = (WIDTH as u32, HEIGHT as u32);
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95)
+        .encode(&grey, size.0, size.1, image::ExtendedColorType::L8)
+        .unwrap();
+    let mut case = case("JPEG baseline", "1.2.840.10008.1.2.4.50", Pixels::Fragments(vec![jpeg]));
+    case.bits = (8, 8);
+    let read = read(&file(&case)).unwrap();
+    assert!(read.iter().zip(&grey).all(|(&read, &grey)| (read - i64::from(grey)).abs() <= 4));
+}
+
+#[test]
+fn signs_mirrors_and_rescale_are_applied_to_planes() {
+    let explicit = "1.2.840.10008.1.2.1";
+    let plane = |case: &Case| from_bytes(&file(case), "case.dcm", ReadOptions::default()).unwrap().to_plane(0).unwrap();
+    let unsigned = plane(&case("unsigned", explicit, Pixels::Words(values())));
+    assert_eq!(unsigned.at(3, 2), f32::from(values()[2 * WIDTH + 3]) - 1024.0);
+    let spacing = unsigned.spacing.unwrap();
+    assert_eq!((spacing.row_mm, spacing.column_mm), (0.5, 0.75));
+    let mut signed = case("signed", explicit, Pixels::Words(values()));
+    signed.signed = true;
+    let expected = |value: u16| f32::from(value as i16 - if value >= 2048 { 4096 } else { 0 }) - 1024.0;
+    assert!(plane(&signed).data().iter().copied().eq(values().into_iter().map(expected)));
+    let mut mirrored = case("mirrored", explicit, Pixels::Words(values()));
+    mirrored.photometric = "MONOCHROME1";
+    assert!(plane(&mirrored).data().iter().copied().eq(values().iter().map(|&value| f32::from(4095 - value) - 1024.0)));
+}
+
+#[test]
+fn frames_are_told_apart() {
+    let second: Vec<u16> = values().iter().map(|value| 4095 - value).collect();
+    let mut native = case("two frames", "1.2.840.10008.1.2.1", Pixels::Words([values(), second.clone()].concat()));
+    native.frames = 2;
+    let wide = |values: &[u16]| rle(&values.iter().map(|&value| u32::from(value)).collect::<Vec<_>>(), 2);
+    let pixels = Pixels::Fragments(vec![wide(&values()), wide(&second)]);
+    let mut packed = case("two RLE frames", "1.2.840.10008.1.2.5", pixels);
+    packed.frames = 2;
+    for case in [native, packed] {
+        let image = from_bytes(&file(&case), "case.dcm", ReadOptions::default()).unwrap();
+        assert_eq!(image.frames(), 2);
+        assert!(image.frame(1).unwrap().values.iter().copied().eq(second.iter().map(|&value| i64::from(value))));
+        assert!(image.frame(2).is_err());
+    }
+}
+
+#[test]
+fn colour_is_decoded_and_refused_where_grey_is_needed() {
+    let bytes: Vec<u8> = (0..WIDTH * HEIGHT * 3).map(|at| at as u8).collect();
+    let mut rgb = case("colour", "1.2.840.10008.1.2.1", Pixels::Bytes(bytes.clone()));
+    (rgb.photometric, rgb.samples, rgb.bits) = ("RGB", 3, (8, 8));
+    let image = from_bytes(&file(&rgb), "scan.dcm", ReadOptions::default()).unwrap();
+    assert!(image.frame(0).unwrap().values.iter().copied().eq(bytes.iter().map(|&byte| i64::from(byte))));
+    let error = image.to_plane(0).unwrap_err();
+    assert!(matches!(error.fault, Fault::Colour(_)));
+    assert!(error.to_string().contains("scan.dcm") && error.to_string().contains("RGB"));
+    // Y 255 with neutral chroma is white, in both uncompressed forms.
+    let mut ybr = rgb.clone();
+    ybr.photometric = "YBR_FULL_422";
+    ybr.pixels = Pixels::Bytes([255, 255, 128, 128].repeat(WIDTH * HEIGHT / 2));
+    assert!(read(&file(&ybr)).unwrap().iter().all(|&value| value == 255));
+    ybr.photometric = "YBR_FULL";
+    ybr.pixels = Pixels::Bytes([76, 85, 255].repeat(WIDTH * HEIGHT));
+    assert_eq!(read(&file(&ybr)).unwrap()[..3], [254, 0, 0]);
+}
+
+#[test]
+fn every_truncation_of_pixel_data_is_refused() {
+    for case in exact_cases() {
+        let bytes = file(&case);
+        // Behind the last pixel there may be a byte or two that nothing needs: a deflated stream's padding.
+        for end in (0..bytes.len() - 8).rev() {
+            assert!(read(&bytes[..end]).is_err(), "{} cut at {end} of {}", case.name, bytes.len());
+        }
+    }
+}
+
+#[test]
+fn refusals_name_file_cause_and_next_step() {
+    let explicit = "1.2.840.10008.1.2.1";
+    let message =
+        |bytes: &[u8]| from_bytes(bytes, Path::new("in/scan.dcm"), ReadOptions::default()).unwrap_err().to_string();
+    let whole = file(&case("whole", explicit, Pixels::Words(values())));
+    let truncated = message(&whole[..whole.len() - 40]);
+    assert!(truncated.contains("in/scan.dcm") && truncated.contains("truncated") && truncated.contains("again"));
+    assert!(message(b"hello").contains("not a DICOM file"));
+    // Rows that lie: the pixels for them are not there.
+    let lie = file(&case("short", explicit, Pixels::Words(values()[..100].to_vec())));
+    assert!(message(&lie).contains("2560 bytes, 200"));
+    let unknown = file(&case("unknown", "1.2.840.10008.1.2.4.107", Pixels::Fragments(vec![vec![0; 8]])));
+    assert!(message(&unknown).contains("1.2.840.10008.1.2.4.107"));
+    let mut huge = case("huge", "1.2.840.10008.1.2.5", Pixels::Fragments(vec![vec![0; 64]]));
+    huge.frames = u16::MAX;
+    assert!(message(&file(&huge)).contains("65535 frames"));
+    let options = ReadOptions { limit_bytes: 100 };
+    let small = from_bytes(&whole, "scan.dcm", options).unwrap_err();
+    assert!(matches!(small.fault, Fault::TooLarge { .. }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_bytes_never_panic(
+        which in 0usize..11, cut in 0.0..1.0f64, flips in proptest::collection::vec((0.0..1.0f64, any::<u8>()), 1..12),
+        cuts in any::<bool>(),
+    ) {
+        let cases = exact_cases();
+        let mut bytes = file(&cases[which % cases.len()]);
+        for (place, value) in flips {
+            // Past the preamble, where every byte counts.
+            let at = 132 + ((bytes.len() - 133) as f64 * place) as usize;
+            bytes[at] ^= value;
+        }
+        if cuts {
+            bytes.truncate((bytes.len() as f64 * cut) as usize);
+        }
+        let _ = read(&bytes);
+    }
+}
