@@ -1,2 +1,74 @@
-//! The `hiresmed` command.
-fn main() {}
+//! The `hiresmed` command: requests, models and images on one machine, with the whole fleet in this process.
+//!
+//! This crate owns what a person types and reads: arguments, progress, errors with their next step, exit codes, and the
+//! folders that results are written into. What a request means and how it is done is elsewhere.
+
+mod candidates;
+mod commands;
+mod demo;
+mod export;
+mod failure;
+mod fleet;
+mod intake;
+mod labels;
+mod progress;
+mod report;
+mod shipped;
+mod signals;
+mod state;
+mod trainer;
+mod watcher;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use commands::{cancel, dead_letters, export as export_command, inspect, model, status, submit, train, watch};
+
+/// Labelled synthetic medical images, made by models that are trained on your own.
+#[derive(Debug, Parser)]
+#[command(name = "hiresmed", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+    Submit(submit::Arguments),
+    Watch(watch::Arguments),
+    Cancel(cancel::Arguments),
+    Status(status::Arguments),
+    Export(export_command::Arguments),
+    DeadLetters(dead_letters::Arguments),
+    Candidates(candidates::Arguments),
+    Inspect(inspect::Arguments),
+    Train(train::Arguments),
+    Model(model::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments.command) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Submit(arguments) => submit::run(arguments),
+        Command::Watch(arguments) => watch::run(arguments),
+        Command::Cancel(arguments) => cancel::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Export(arguments) => export_command::run(arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(arguments),
+        Command::Candidates(arguments) => candidates::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Train(arguments) => train::run(arguments),
+        Command::Model(arguments) => model::run(arguments),
+    }
+}

@@ -30,10 +30,8 @@ impl Progress {
     pub fn begin(unit: &'static str, total: u64, done: u64) -> Self {
         let face = if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(total).with_position(done);
-            let style = ProgressStyle::with_template(
-                "{bar:30} {pos}/{len} {prefix}  {msg}  {elapsed} gone",
-            )
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {prefix}  {msg}  {elapsed} gone")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style);
             bar.set_prefix(unit);
             bar.enable_steady_tick(Duration::from_millis(250));
@@ -81,7 +79,13 @@ impl Progress {
     }
 
     fn show(&mut self, at_once: bool) {
-        let message = message(&self.stage, self.unit, self.done - self.head_start, self.total - self.done, self.started.elapsed());
+        let message = message(
+            &self.stage,
+            self.unit,
+            self.done - self.head_start,
+            self.total - self.done,
+            self.started.elapsed(),
+        );
         match &mut self.face {
             Face::Bar(bar) => {
                 bar.set_position(self.done);

@@ -32,12 +32,15 @@ impl StateFolder {
         let root = match explicit {
             Some(path) => path.to_path_buf(),
             None => default_root(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
-                .ok_or_else(|| anyhow!("no state folder: neither HIRESMED_STATE nor HOME is set; name one with --state DIR"))?,
+                .ok_or_else(|| {
+                    anyhow!("no state folder: neither HIRESMED_STATE nor HOME is set; name one with --state DIR")
+                })?,
         };
         fs::create_dir_all(&root).with_context(|| {
             format!("the state folder {} cannot be created; name another one with --state DIR", root.display())
         })?;
-        let root = root.canonicalize().with_context(|| format!("the state folder {} cannot be read", root.display()))?;
+        let root =
+            root.canonicalize().with_context(|| format!("the state folder {} cannot be read", root.display()))?;
         Ok(Self { root })
     }
 
@@ -67,18 +70,18 @@ impl StateFolder {
     /// The lock file cannot be opened or written, as on a read-only folder.
     pub fn try_lock(&self) -> Result<Result<RunLock, String>> {
         let path = self.root.join("running.lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(|| format!("the state folder cannot be used: {} cannot be opened for writing", path.display()))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).with_context(|| {
+                format!("the state folder cannot be used: {} cannot be opened for writing", path.display())
+            })?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).with_context(
-                    || format!("the state folder cannot be used: {} cannot be written", path.display()),
-                )?;
+                file.set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| writeln!(file, "{}", std::process::id()))
+                    .with_context(|| {
+                        format!("the state folder cannot be used: {} cannot be written", path.display())
+                    })?;
                 Ok(Ok(RunLock { _file: file }))
             }
             Err(TryLockError::WouldBlock) => {

@@ -38,13 +38,17 @@ pub fn first(id: &RequestId, site: &SiteId, train: &Train, data: DataSet) -> Job
     }
 }
 
-/// The round that follows `round`, which ended with `result`; none when all steps are made. A pure function, so that
-/// every coordinator that starts finds the same chain.
+/// The round that follows `round`, which ended with `result`; none when that made the finished package. A pure function,
+/// so that every coordinator that starts finds the same chain.
 pub fn next(job: &Job, round: &TrainRound, result: &RoundResult) -> Option<Job> {
-    let left = round.request.steps.saturating_sub(result.step);
-    if left == 0 {
+    if result.package.is_some() {
         return None;
     }
+    // A model may need a few steps more than were asked for, to end a scale.
+    let left = match round.request.steps.saturating_sub(result.step) {
+        0 => FIRST_STEPS,
+        left => left,
+    };
     // A round that was stopped early still says how fast steps are.
     let wished = TARGET.as_secs_f64() * 1000.0 / result.step_ms.max(0.01);
     let number = round.round + 1;
@@ -124,7 +128,15 @@ mod tests {
         assert_eq!(round(&train(25)).steps, 20);
         let job = after(&train(730), 20, 500.0).unwrap();
         assert_eq!(round(&job).steps, 710);
-        assert!(after(&job, 730, 500.0).is_none());
+    }
+
+    #[test]
+    fn the_chain_ends_with_the_package_and_not_before() {
+        let job = train(20);
+        assert_eq!(after(&job, 20, 500.0).map(|job| round(&job).steps), Some(FIRST_STEPS));
+        let package = Object { key: "models/vqgan/a/model.json".to_owned(), sha256: Digest::of(b"") };
+        let last = RoundResult { package: Some(package), ..result(20, 500.0) };
+        assert!(next(&job, round(&job), &last).is_none());
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! The commands, a file each.
+
+pub mod cancel;
+pub mod dead_letters;
+pub mod export;
+pub mod inspect;
+pub mod model;
+pub mod status;
+pub mod submit;
+pub mod train;
+pub mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use hiresmed_coordinator::Ending;
+use hiresmed_protocol::RequestId;
+
+use crate::{failure, fleet::Fleet, signals, state::StateFolder};
+
+/// Where the state lies: the same for every command that has one.
+#[derive(Debug, clap::Args)]
+pub struct StateArgument {
+    /// Folder with the store and the queue [default: $HIRESMED_STATE, else $XDG_STATE_HOME/hiresmed, else
+    /// ~/.local/state/hiresmed]
+    #[arg(long = "state", value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+impl StateArgument {
+    /// Opens the fleet of the state folder.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn open(&self) -> Result<Fleet> {
+        Fleet::open(StateFolder::open(self.folder.as_deref())?)
+    }
+}
+
+/// Says how a request ended, and gives the exit code.
+///
+/// # Errors
+/// It ended without a result.
+pub fn conclude(id: &RequestId, ending: &Ending) -> Result<ExitCode> {
+    match ending {
+        Ending::Completed { images: 0, failures } if *failures > 0 => {
+            bail!(
+                "request {id} made no image: all {failures} failed; `hiresmed dead-letters list` gives the reasons of failed jobs"
+            )
+        }
+        Ending::Completed { failures, .. } => {
+            if *failures > 0 {
+                eprintln!("warning: {failures} images could not be made; the manifest lists them with their reasons");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ending::Failed { reason } => {
+            bail!("request {id} failed: {reason}; after that is put right, `hiresmed dead-letters retry {id}`")
+        }
+        Ending::Cancelled { reason } => bail!("request {id} ended early: {reason}; submit it again to go on"),
+        Ending::Stopped => {
+            eprintln!("stopped; `hiresmed watch {id}` goes on");
+            Ok(ExitCode::from(signals::INTERRUPTED))
+        }
+    }
+}
+
+/// An id that a person typed.
+///
+/// # Errors
+/// It is none.
+pub fn parse_id(text: &str) -> Result<RequestId> {
+    text.parse().map_err(failure::refused)
+}

@@ -1,0 +1,132 @@
+//! `hiresmed train`: trains a model on the user's own images, in rounds that survive any interruption.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use hiresmed_coordinator::{Ending, models};
+use hiresmed_models::{singan, unet, vqgan};
+use hiresmed_protocol::{
+    Class, Request, RequestId, VERSION,
+    request::{Train, TrainedModel},
+};
+
+use super::{StateArgument, conclude};
+use crate::{failure, fleet::Fleet, intake, trainer};
+
+/// Scales that a lesion's pyramid usually has: a preset says how many iterations each gets.
+const USUAL_SCALES: u64 = 6;
+
+/// Train a model on images of your own; the same call again goes on from the last checkpoint
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Which network
+    #[arg(value_enum)]
+    model: Model,
+    /// Folders with the images, each walked recursively; their own names are series to hold out
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// The network's and the training's configuration by name
+    #[arg(long)]
+    preset: String,
+    /// Optimiser steps [default: the preset's]
+    #[arg(long)]
+    steps: Option<u64>,
+    /// From which data order, initial weights and noise are derived
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The name by which requests can call the model [default: MODEL-PRESET-SEED]
+    #[arg(long)]
+    name: Option<String>,
+    /// Series (folders) and files that are kept out of training, by name
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    hold_out: Vec<String>,
+    #[command(flatten)]
+    state: StateArgument,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Model {
+    /// The autoencoder of backgrounds
+    Vqgan,
+    /// The lesion of one exemplar
+    Singan,
+    /// The region where a lesion may lie
+    Unet,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The preset is unknown, the data cannot be taken, the trainer is not there, or the training failed.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let steps = steps(arguments)?;
+    // Before the data are copied: without it nothing can come of them.
+    trainer::program()?;
+    let fleet = arguments.state.open()?;
+    let mut data = Vec::new();
+    for folder in &arguments.data {
+        let source = fleet.wait(intake::take(fleet.store(), fleet.site(), folder)).map_err(failure::refused)?;
+        data.push(source);
+    }
+    let model = TrainedModel::from(arguments.model);
+    let default_name = || format!("{model}-{}-{}", arguments.preset, arguments.seed);
+    let name = arguments.name.clone().unwrap_or_else(default_name);
+    if name == "default" {
+        return Err(failure::refused(anyhow!(
+            "--name default: that name is for the models that come with the project"
+        )));
+    }
+    let request = Request::Train(Train {
+        version: VERSION,
+        name: name.clone(),
+        model,
+        preset: arguments.preset.clone(),
+        data,
+        steps,
+        seed: arguments.seed,
+        hold_out: arguments.hold_out.clone(),
+        class: Class::Batch,
+    });
+    let id = fleet.submit(&request)?.request;
+    eprintln!("training {model} `{name}` as request {id}; stop and repeat this command at any time");
+    let ending = fleet.finish(&id)?;
+    let code = conclude(&id, &ending)?;
+    if let Ending::Completed { .. } = ending {
+        registered(&fleet, &id, model, &name)?;
+    }
+    Ok(code)
+}
+
+fn registered(fleet: &Fleet, id: &RequestId, model: TrainedModel, name: &str) -> Result<()> {
+    let digest = fleet
+        .wait(models::resolve(fleet.ledger(), "name", model.as_str(), name))
+        .with_context(|| format!("training {id} ended, but its model is not registered"))?;
+    println!("{digest}");
+    eprintln!("complete; requests can name it as {model} = \"{name}\"");
+    Ok(())
+}
+
+fn steps(arguments: &Arguments) -> Result<u64> {
+    let preset = &*arguments.preset;
+    let (of_preset, known): (Option<u64>, &[&str]) = match arguments.model {
+        Model::Vqgan => (vqgan::Training::preset(preset).map(|training| training.steps), &vqgan::PRESETS),
+        Model::Singan => {
+            let steps = singan::Training::preset(preset).map(|training| training.iterations * USUAL_SCALES);
+            (steps, &singan::Training::PRESETS)
+        }
+        Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
+    };
+    let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
+    Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
+}
+
+impl From<Model> for TrainedModel {
+    fn from(model: Model) -> Self {
+        match model {
+            Model::Vqgan => Self::Vqgan,
+            Model::Singan => Self::Singan,
+            Model::Unet => Self::Unet,
+        }
+    }
+}

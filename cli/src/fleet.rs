@@ -1,0 +1,204 @@
+//! The whole fleet in one process: coordinator, worker and the three services on a state folder.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, dispatcher, status};
+use hiresmed_protocol::{Plan, Request, RequestId, SiteId};
+use hiresmed_services::{
+    cache::{Cache, Memory},
+    queue::{Queue, Sqlite},
+    store::{Directory, Store},
+};
+use hiresmed_worker::{Environment, Worker, jobs};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::{shipped, signals, state::StateFolder, trainer, watcher};
+
+/// Values that the embedded cache keeps at most.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// How often a process that follows another one looks whether it can take over.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The coordinator, the worker and the services of one machine.
+pub struct Fleet {
+    state: StateFolder,
+    runtime: Runtime,
+    site: SiteId,
+    store: Arc<dyn Store>,
+    queue: Arc<dyn Queue>,
+    ledger: Ledger,
+}
+
+impl Fleet {
+    /// Opens the services in `state` and registers the models and the sample that come with the project.
+    ///
+    /// # Errors
+    /// The folder cannot be used: the error names the file and the cause.
+    pub fn open(state: StateFolder) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("the program cannot start its threads")?;
+        let store: Arc<dyn Store> = Arc::new(Directory::open(state.store())?);
+        let queue: Arc<dyn Queue> = Arc::new(runtime.block_on(async { Sqlite::open(state.queue()) })?);
+        let ledger = Ledger::new(store.clone());
+        let fleet = Self { state, runtime, site: SiteId::local(), store, queue, ledger };
+        fleet.runtime.block_on(shipped::register(&fleet.store, &fleet.site))?;
+        Ok(fleet)
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> &StateFolder {
+        &self.state
+    }
+
+    /// The documents of requests.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The objects.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The site that this machine is.
+    pub fn site(&self) -> &SiteId {
+        &self.site
+    }
+
+    /// Waits for asynchronous work.
+    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// What the jobs of this machine's worker share. A command that runs a stage by itself uses it too.
+    pub fn environment(&self) -> Environment {
+        let _entered = self.runtime.enter();
+        let cache: Arc<dyn Cache> = Arc::new(Memory::new(CACHE_BYTES));
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Environment::new(self.store.clone(), cache, self.state.scratch(), threads)
+    }
+
+    /// Records a request and gives its plan; the same request again is the same request. A cancelled one goes on.
+    ///
+    /// # Errors
+    /// The request is refused, or the store cannot be written.
+    pub fn submit(&self, request: &Request) -> Result<Plan> {
+        let planner = Planner::new(self.ledger.clone(), self.site.clone());
+        self.wait(async {
+            let plan = planner.submit(request).await?;
+            self.ledger.resume(&plan.request).await?;
+            Ok(plan)
+        })
+    }
+
+    /// Cancels a request, whichever process works for it.
+    ///
+    /// # Errors
+    /// There is no such request, or the store cannot be written.
+    pub fn cancel(&self, id: &RequestId) -> Result<()> {
+        Ok(self.wait(self.dispatcher().cancel(id, "cancelled by a person"))?)
+    }
+
+    /// Works for a request until it ends, showing its progress; or follows the process that does, and takes over when
+    /// that dies.
+    ///
+    /// # Errors
+    /// There is no such request, or the machinery fails; what was done stays done.
+    pub fn finish(&self, id: &RequestId) -> Result<Ending> {
+        let stop = CancellationToken::new();
+        self.wait(async {
+            signals::cancel_on_signal(stop.clone());
+            let shown = watcher::watch(self.ledger.clone(), self.queue.clone(), id).await?;
+            let mut told = false;
+            loop {
+                match self.state.try_lock()? {
+                    Ok(_lock) => {
+                        let ending = self.work(id, &stop).await;
+                        shown.end().await;
+                        return ending;
+                    }
+                    Err(holder) if !told => {
+                        told = true;
+                        eprintln!("process {holder} works on {}; following it", self.state.root().display());
+                    }
+                    Err(_) => {}
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(Ending::Stopped),
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+                if let Some(ending) = self.ended(id).await? {
+                    shown.end().await;
+                    return Ok(ending);
+                }
+            }
+        })
+    }
+
+    fn dispatcher(&self) -> Dispatcher {
+        // The worker takes one job at a time; a few more keep it from waiting.
+        let options = dispatcher::Options { window: 4, alone: true, ..dispatcher::Options::default() };
+        Dispatcher::new(self.ledger.clone(), self.queue.clone(), self.site.clone(), options)
+    }
+
+    /// Dispatches and does the work. The caller holds the lock.
+    async fn work(&self, id: &RequestId, stop: &CancellationToken) -> Result<Ending> {
+        let dispatcher = self.dispatcher();
+        dispatcher.declare().await?;
+        let trains = matches!(self.ledger.request(id).await?, Request::Train(_));
+        let drain = CancellationToken::new();
+        let labour = async {
+            if trains {
+                trainer::keep_running(self.state.root(), &drain).await
+            } else {
+                self.worker().run(&synthesis_queues(), &drain).await.map_err(anyhow::Error::from)
+            }
+        };
+        tokio::pin!(labour);
+        let ending = tokio::select! {
+            ending = dispatcher.run(id, stop) => ending,
+            failed = &mut labour => {
+                return Err(failed.err().unwrap_or_else(|| anyhow!("the worker stopped before the request was complete")));
+            }
+        };
+        // What runs finishes its image or step and is handed back, whatever the dispatcher's fate.
+        drain.cancel();
+        labour.await?;
+        Ok(ending?)
+    }
+
+    fn worker(&self) -> Worker {
+        Worker {
+            name: format!("local/{}", std::process::id()),
+            queue: self.queue.clone(),
+            environment: Arc::new(self.environment()),
+            runner: Arc::new(jobs::run),
+            permits: 1,
+        }
+    }
+
+    /// How a request ended that another process works for, if it did.
+    async fn ended(&self, id: &RequestId) -> Result<Option<Ending>> {
+        let status = status::of(&self.ledger, id).await?;
+        Ok(match status.cancelled {
+            Some(reason) => Some(Ending::Cancelled { reason }),
+            None if !status.is_over() => None,
+            None if status.kind == "train" && status.failed > 0 => {
+                let letters = status::dead_letters(&self.ledger, id).await?;
+                let reason = letters.into_iter().next().map_or_else(String::new, |letter| letter.reason);
+                Some(Ending::Failed { reason })
+            }
+            None => Some(Ending::Completed { images: status.done, failures: status.failed }),
+        })
+    }
+}
+
+fn synthesis_queues() -> Vec<String> {
+    dispatcher::queues().into_iter().filter(|queue| queue.starts_with("synthesis")).collect()
+}
