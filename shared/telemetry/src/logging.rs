@@ -1,0 +1,143 @@
+//! Logs: one line an event on standard error, for people or, as JSON, for machines.
+//!
+//! Levels: `error` somebody must act; `warn` something was lost or repeated; `info` a request, a job or a process began or
+//! ended; `debug` a stage; `trace` everything. Results go to standard output and are never logged.
+
+use std::io::{self, IsTerminal};
+
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    registry::Registry,
+    util::SubscriberInitExt,
+};
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter is not one.
+    #[error("`{filter}` is not a log filter: {cause}; write for example `info` or `hiresmed_worker=debug,info`")]
+    Filter {
+        /// The refused text.
+        filter: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Logging was set up before.
+    #[error("logging is set up already")]
+    Again,
+}
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people; in colour on a terminal, unless the environment says `NO_COLOR`.
+    #[default]
+    Human,
+    /// A JSON object a line, its fields beside the message.
+    Json,
+}
+
+/// Starts logging to standard error for the whole process.
+///
+/// `filter` is a level, or levels by target: `info`, `hiresmed_worker=debug,warn`.
+///
+/// # Errors
+/// [`Error::Filter`] where the filter cannot be read, [`Error::Again`] at the second call.
+pub fn start(format: Format, filter: &str) -> Result<(), Error> {
+    start_to(format, filter, io::stderr)
+}
+
+/// As [`start`], to another place: for example one that keeps clear of progress bars.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_to<W>(format: Format, filter: &str, writer: W) -> Result<(), Error>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // `NO_COLOR` is a convention among terminals (no-color.org), not a setting of ours.
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    subscriber(format, filter, colour, writer)?.try_init().map_err(|_| Error::Again)
+}
+
+fn subscriber<W>(
+    format: Format,
+    filter: &str,
+    colour: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, Error>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let levels = EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| Error::Filter { filter: filter.to_owned(), cause: error.to_string() })?;
+    let registry = Registry::default().with(levels);
+    Ok(match format {
+        Format::Human => Box::new(registry.with(fmt::layer().with_ansi(colour).with_target(false).with_writer(writer))),
+        Format::Json => Box::new(registry.with(fmt::layer().json().flatten_event(true).with_writer(writer))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: Format, filter: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("job", job = "r-s00001");
+            let _entered = span.enter();
+            tracing::info!(images = 3, "job succeeded");
+            tracing::debug!("a detail");
+        });
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn people_get_lines() {
+        let text = logged(Format::Human, "info");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("INFO") && text.contains("job succeeded") && text.contains("images=3"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn machines_get_objects() {
+        let text = logged(Format::Json, "debug");
+        let objects: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+        assert_eq!(objects.len(), 2);
+        assert_eq!(objects[0]["message"], "job succeeded");
+        assert_eq!(objects[0]["images"], 3);
+        assert_eq!(objects[0]["span"]["job"], "r-s00001");
+        assert_eq!(objects[1]["level"], "DEBUG");
+    }
+
+    #[test]
+    fn a_bad_filter_is_refused_with_an_example() {
+        let error = subscriber(Format::Human, "hiresmed=loud", false, io::sink).err().unwrap().to_string();
+        assert!(error.contains("hiresmed=loud") && error.contains("for example"), "{error}");
+    }
+}
