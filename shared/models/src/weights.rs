@@ -154,4 +154,3 @@ impl Weights {
         self.tensors.values().map(|array| array.data.len()).sum()
     }
 }
-

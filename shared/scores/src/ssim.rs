@@ -53,7 +53,8 @@ pub fn ssim_map(a: &Plane, b: &Plane, data_range: f64) -> Result<SsimMap, Error>
     if width < least || height < least {
         return Err(Error::Small { width, height, least });
     }
-    let (x, y): (Vec<f64>, Vec<f64>) = a.data().iter().zip(b.data()).map(|(&a, &b)| (f64::from(a), f64::from(b))).unzip();
+    let (x, y): (Vec<f64>, Vec<f64>) =
+        a.data().iter().zip(b.data()).map(|(&a, &b)| (f64::from(a), f64::from(b))).unzip();
     let product = |p: &[f64], q: &[f64]| p.iter().zip(q).map(|(p, q)| p * q).collect::<Vec<_>>();
     let filter = |values: &[f64]| blur(values, width, height);
     let (ux, uy) = (filter(&x), filter(&y));

@@ -48,7 +48,11 @@ impl Dataset {
                         match read(path, window, least) {
                             Ok((digest, planes)) => {
                                 hash.update(digest);
-                                samples.extend(planes.into_iter().map(|(name, plane)| Sample { name, folder: index, plane }));
+                                samples.extend(planes.into_iter().map(|(name, plane)| Sample {
+                                    name,
+                                    folder: index,
+                                    plane,
+                                }));
                             }
                             Err(file) => faults.extend(file),
                         }
@@ -57,7 +61,9 @@ impl Dataset {
             }
             if before == (samples.len(), faults.len()) {
                 let folder = folder.display();
-                faults.push(format!("{folder} has no image to train on; name a folder with DICOM, NIfTI, PNG or JPEG slices"));
+                faults.push(format!(
+                    "{folder} has no image to train on; name a folder with DICOM, NIfTI, PNG or JPEG slices"
+                ));
             }
         }
         if folders.is_empty() {
@@ -117,7 +123,10 @@ fn read(path: &Path, window: Window, least: usize) -> Result<([u8; 32], Vec<(Str
     let faults: Vec<String> = small
         .map(|slice| {
             let (width, height) = (slice.plane.width(), slice.plane.height());
-            format!("{} is {width} x {height} pixels, at least {least} x {least} are needed; use smaller crops", path.display())
+            format!(
+                "{} is {width} x {height} pixels, at least {least} x {least} are needed; use smaller crops",
+                path.display()
+            )
         })
         .collect();
     if !faults.is_empty() {
@@ -144,7 +153,9 @@ mod tests {
         png(&folder.path().join("small.png"), 8);
         fs::write(folder.path().join("broken.dcm"), b"no dicom").unwrap();
         let folders = [folder.path().to_path_buf(), empty.path().to_path_buf(), folder.path().join("absent")];
-        let Err(Error::Data(faults)) = Dataset::open(&folders, &[], Window::LUNG_CT, 16) else { panic!("must be refused") };
+        let Err(Error::Data(faults)) = Dataset::open(&folders, &[], Window::LUNG_CT, 16) else {
+            panic!("must be refused")
+        };
         let text = faults.join("\n");
         assert_eq!(faults.len(), 4, "{text}");
         for part in ["small.png", "broken.dcm", "no image", "absent"] {

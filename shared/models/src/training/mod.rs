@@ -9,6 +9,7 @@ mod dataset;
 mod local;
 mod optimiser;
 mod pairs;
+mod product;
 mod round;
 mod state;
 
@@ -16,6 +17,7 @@ pub use dataset::{Dataset, Sample};
 pub use local::train;
 pub use optimiser::Adam;
 pub use pairs::Pair;
+pub use product::{Naming, Product, product};
 pub use round::{Budget, Ending, Flow, Progress, Summary, newest_checkpoint, round};
 pub use state::{Randomness, array, keep_named, load_named, tensor};
 
@@ -107,6 +109,9 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// The trained network could not be written as a package.
+    #[error("the trained model cannot be exported: {0}")]
+    Export(String),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -122,4 +127,9 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
         Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
     }
+}
+
+/// Sets the number of threads of one libtorch operation, in this process.
+pub fn set_threads(threads: i32) {
+    tch::set_num_threads(threads.max(1));
 }

@@ -82,7 +82,9 @@ impl Adam {
     /// # Errors
     /// [`Error::Weights`] or [`Error::Parent`] where it is missing or does not fit.
     pub fn restore(&mut self, weights: &Weights, prefix: &str) -> Result<(), Error> {
-        let named = |tensors: &[Tensor]| self.names.iter().cloned().zip(tensors.iter().map(Tensor::shallow_clone)).collect::<Vec<_>>();
+        let named = |tensors: &[Tensor]| {
+            self.names.iter().cloned().zip(tensors.iter().map(Tensor::shallow_clone)).collect::<Vec<_>>()
+        };
         state::load_named(named(&self.first), weights, &format!("{prefix}.first."))?;
         state::load_named(named(&self.second), weights, &format!("{prefix}.second."))?;
         let steps = weights.metadata.get(&format!("{prefix}.steps")).and_then(|text| text.parse().ok());

@@ -124,7 +124,9 @@ impl Autoencoder {
         for batch in images.chunk_by(same_size) {
             let (shape, data) = encoder.run_single(&[(input(encoder)?, self.batch(batch)?)])?.into_i64()?;
             let [_, rows, columns] = shape[..] else {
-                return Err(Error::Input(format!("the encoder returned tokens of shape {shape:?}, expected [N, h, w]")));
+                return Err(Error::Input(format!(
+                    "the encoder returned tokens of shape {shape:?}, expected [N, h, w]"
+                )));
             };
             all.extend(data.chunks(rows * columns).zip(batch).map(|(tokens, image)| Tokens {
                 columns,
@@ -147,7 +149,8 @@ impl Autoencoder {
         let mut images = Vec::with_capacity(tokens.len());
         for batch in tokens.chunk_by(|a, b| (a.columns, a.rows) == (b.columns, b.rows)) {
             let (columns, rows) = (batch[0].columns, batch[0].rows);
-            if let Some(wrong) = batch.iter().find(|tokens| tokens.data.len() != columns * rows || columns * rows == 0) {
+            if let Some(wrong) = batch.iter().find(|tokens| tokens.data.len() != columns * rows || columns * rows == 0)
+            {
                 return Err(Error::Input(format!("{} tokens do not make {columns} x {rows}", wrong.data.len())));
             }
             let data: Vec<i64> = batch.iter().flat_map(|tokens| tokens.data.iter().copied()).collect();
@@ -187,7 +190,8 @@ impl Autoencoder {
     /// Those of the sessions.
     pub fn reconstruct_on_device(&self, images: &[Plane]) -> Result<Option<DeviceTensor>, Error> {
         let fits = |image: &Plane| image.width() % self.stride == 0 && image.height() % self.stride == 0;
-        let uniform = images.first().is_some_and(|first| images.iter().all(|image| same_size(first, image) && fits(image)));
+        let uniform =
+            images.first().is_some_and(|first| images.iter().all(|image| same_size(first, image) && fits(image)));
         let (Some(encoder), Some(decoder), true) = (&self.encoder, &self.decoder, uniform && self.channels == 1) else {
             return Ok(None);
         };

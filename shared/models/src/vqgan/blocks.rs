@@ -115,7 +115,13 @@ pub(crate) struct BlockOptions {
 #[derive(Debug)]
 enum Second {
     /// Multi-scale convolutional feature enhancement (equation 12).
-    Enhancement { norm: Normalisation, conv: Convolution, depthwise: Convolution, pointwise: Convolution, drop_path: f64 },
+    Enhancement {
+        norm: Normalisation,
+        conv: Convolution,
+        depthwise: Convolution,
+        pointwise: Convolution,
+        drop_path: f64,
+    },
     /// The residual block's second convolution.
     Convolution(Convolution),
 }
@@ -173,8 +179,16 @@ impl ResidualBlock {
             Block::Hdfb => Second::Enhancement {
                 norm: Normalisation::new(&(path / "enhance" / "norm"), to),
                 conv: Convolution::new(&(path / "enhance" / "conv"), options.init, ConvolutionShape::same(to, to, 3)),
-                depthwise: Convolution::new(&(path / "enhance" / "depthwise"), options.init, ConvolutionShape::depthwise(to, 5)),
-                pointwise: Convolution::new(&(path / "enhance" / "pointwise"), options.init, ConvolutionShape::same(to, to, 1)),
+                depthwise: Convolution::new(
+                    &(path / "enhance" / "depthwise"),
+                    options.init,
+                    ConvolutionShape::depthwise(to, 5),
+                ),
+                pointwise: Convolution::new(
+                    &(path / "enhance" / "pointwise"),
+                    options.init,
+                    ConvolutionShape::same(to, to, 1),
+                ),
                 drop_path: options.drop_path,
             },
             Block::Residual => Second::Convolution(conv("conv2", ConvolutionShape::same(to, to, 3))),
@@ -186,8 +200,16 @@ impl ResidualBlock {
             norm2: Normalisation::new(&(path / "norm2"), to),
             second,
             excitation: (excite && options.squeeze_excitation).then(|| Excitation {
-                reduce: Convolution::new(&(path / "excite" / "reduce"), options.init, ConvolutionShape::same(to, inner, 1)),
-                expand: Convolution::new(&(path / "excite" / "expand"), options.init, ConvolutionShape::same(inner, to, 1)),
+                reduce: Convolution::new(
+                    &(path / "excite" / "reduce"),
+                    options.init,
+                    ConvolutionShape::same(to, inner, 1),
+                ),
+                expand: Convolution::new(
+                    &(path / "excite" / "expand"),
+                    options.init,
+                    ConvolutionShape::same(inner, to, 1),
+                ),
             }),
             shortcut: (from != to).then(|| conv("shortcut", ConvolutionShape::same(from, to, 1))),
         }
@@ -232,7 +254,15 @@ impl Up {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let up = x.conv_transpose2d(&self.weight, Some(&self.bias), [self.stride; 2], [self.stride / 2; 2], [0, 0], 1, [1, 1]);
+        let up = x.conv_transpose2d(
+            &self.weight,
+            Some(&self.bias),
+            [self.stride; 2],
+            [self.stride / 2; 2],
+            [0, 0],
+            1,
+            [1, 1],
+        );
         let size = up.size();
         up + self.shortcut.forward(x).upsample_nearest2d([size[2], size[3]], None, None)
     }

@@ -97,8 +97,14 @@ impl Config {
             }
         };
         check((1..=4).contains(&self.channels), format!("channels is {}, allowed is 1 to 4", self.channels));
-        check(!self.strides.is_empty() && self.strides.len() <= 6, format!("strides has {} stages, allowed are 1 to 6", self.strides.len()));
-        check(self.strides.len() == self.widths.len(), format!("strides has {} stages and widths {}", self.strides.len(), self.widths.len()));
+        check(
+            !self.strides.is_empty() && self.strides.len() <= 6,
+            format!("strides has {} stages, allowed are 1 to 6", self.strides.len()),
+        );
+        check(
+            self.strides.len() == self.widths.len(),
+            format!("strides has {} stages and widths {}", self.strides.len(), self.widths.len()),
+        );
         for stride in &self.strides {
             check(matches!(stride, 2 | 4 | 8), format!("strides has {stride}, allowed are 2, 4 and 8"));
         }
@@ -111,7 +117,10 @@ impl Config {
         check((1..=1024).contains(&self.latent), format!("latent is {}, allowed is 1 to 1024", self.latent));
         check((2..=65_536).contains(&self.codes), format!("codes is {}, allowed is 2 to 65536", self.codes));
         check(self.middle_blocks <= 8, format!("middle_blocks is {}, allowed is 0 to 8", self.middle_blocks));
-        check((0.0..1.0).contains(&self.drop_path), format!("drop_path is {}, allowed is 0 to below 1", self.drop_path));
+        check(
+            (0.0..1.0).contains(&self.drop_path),
+            format!("drop_path is {}, allowed is 0 to below 1", self.drop_path),
+        );
         faults
     }
 }
@@ -275,16 +284,28 @@ impl Training {
             }
         };
         check(self.steps > 0, "steps is 0, allowed is 1 or more".into());
-        check(self.learning_rate > 0.0 && self.learning_rate < 1.0, format!("learning_rate is {}, allowed is above 0, below 1", self.learning_rate));
-        check((0.0..1.0).contains(&self.average_decay), format!("average_decay is {}, allowed is 0 to below 1", self.average_decay));
+        check(
+            self.learning_rate > 0.0 && self.learning_rate < 1.0,
+            format!("learning_rate is {}, allowed is above 0, below 1", self.learning_rate),
+        );
+        check(
+            (0.0..1.0).contains(&self.average_decay),
+            format!("average_decay is {}, allowed is 0 to below 1", self.average_decay),
+        );
         check(self.crops_at(0).is_some(), "crops has no entry with from_step 0".into());
         check(self.crops.is_sorted_by_key(|crops| crops.from_step), "crops is not in the order of from_step".into());
         for crops in &self.crops {
             let stride = config.stride().max(1);
-            check(crops.size > 0 && crops.size % stride == 0, format!("a crop's size is {}, allowed are multiples of {stride}", crops.size));
+            check(
+                crops.size > 0 && crops.size % stride == 0,
+                format!("a crop's size is {}, allowed are multiples of {stride}", crops.size),
+            );
             check(crops.batch > 0, "a batch is 0, allowed is 1 or more".into());
         }
-        check(self.discriminator_width % 4 == 0 && self.discriminator_width > 0, format!("discriminator_width is {}, allowed are multiples of 4", self.discriminator_width));
+        check(
+            self.discriminator_width % 4 == 0 && self.discriminator_width > 0,
+            format!("discriminator_width is {}, allowed are multiples of 4", self.discriminator_width),
+        );
         faults
     }
 }

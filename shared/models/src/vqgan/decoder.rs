@@ -22,12 +22,15 @@ pub(crate) struct Decoder {
 impl Decoder {
     pub(crate) fn new(path: &nn::Path, config: &Config, options: BlockOptions) -> Self {
         let mut from = config.widths.last().copied().unwrap_or(config.output_width) as i64;
-        let input = Convolution::new(&(path / "in"), options.init, ConvolutionShape::same(config.latent as i64, from, 1));
+        let input =
+            Convolution::new(&(path / "in"), options.init, ConvolutionShape::same(config.latent as i64, from, 1));
         let middle = (0..config.middle_blocks)
             .map(|index| ResidualBlock::new(&(path / "middle" / index), from, from, false, options))
             .collect();
         let mut stages = Vec::new();
-        for (index, (width, &stride)) in config.decoder_widths().into_iter().zip(config.strides.iter().rev()).enumerate() {
+        for (index, (width, &stride)) in
+            config.decoder_widths().into_iter().zip(config.strides.iter().rev()).enumerate()
+        {
             let (stage, width) = (path / "stages" / index, width as i64);
             stages.push((
                 Up::new(&(&stage / "up"), from, width, stride as i64, options.init),
@@ -40,7 +43,11 @@ impl Decoder {
             middle,
             stages,
             norm: Normalisation::new(&(path / "norm"), from),
-            out: Convolution::new(&(path / "out"), options.init, ConvolutionShape::same(from, config.channels as i64, 3)),
+            out: Convolution::new(
+                &(path / "out"),
+                options.init,
+                ConvolutionShape::same(from, config.channels as i64, 3),
+            ),
         }
     }
 

@@ -54,7 +54,8 @@ impl Discriminator {
 
     /// Hinge loss of the critics; neither image carries a gradient.
     pub(crate) fn critic_loss(&self, real: &Tensor, fake: &Tensor) -> Tensor {
-        let real = self.forward(&real.detach()).into_iter().map(|map: Tensor| (map * -1.0 + 1.0).relu().mean(Kind::Float));
+        let real =
+            self.forward(&real.detach()).into_iter().map(|map: Tensor| (map * -1.0 + 1.0).relu().mean(Kind::Float));
         let fake = self.forward(&fake.detach()).into_iter().map(|map| (map + 1.0).relu().mean(Kind::Float));
         mean(real.zip(fake).map(|(real, fake)| (real + fake) * 0.5))
     }

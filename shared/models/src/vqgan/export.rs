@@ -39,7 +39,11 @@ pub fn export(config: &Config, weights: &Weights) -> Result<Graphs, Error> {
     let write = |name: &str, network: &dyn Fn(&mut Writer)| {
         let mut writer = Writer { graph: Graph::new(name), config, weights, faults: Vec::new(), codes: None };
         network(&mut writer);
-        if writer.faults.is_empty() { Ok(writer.graph.finish()?) } else { Err(Error::Weights(weights::Error::Mismatch { faults: writer.faults })) }
+        if writer.faults.is_empty() {
+            Ok(writer.graph.finish()?)
+        } else {
+            Err(Error::Weights(weights::Error::Mismatch { faults: writer.faults }))
+        }
     };
     let encoder = write("vqgan-encoder", &|writer| {
         let x = writer.image_input();
@@ -224,7 +228,9 @@ impl Writer<'_> {
         for index in 0..config.middle_blocks {
             h = self.block(&h, &format!("decoder.middle.{index}"), from, false);
         }
-        for (index, (width, &stride)) in config.decoder_widths().into_iter().zip(config.strides.iter().rev()).enumerate() {
+        for (index, (width, &stride)) in
+            config.decoder_widths().into_iter().zip(config.strides.iter().rev()).enumerate()
+        {
             h = self.up(&h, &format!("decoder.stages.{index}.up"), from, width, stride);
             h = self.block(&h, &format!("decoder.stages.{index}.block"), width, true);
             from = width;

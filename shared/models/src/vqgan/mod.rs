@@ -20,6 +20,8 @@ mod loss;
 #[cfg(feature = "training")]
 mod network;
 #[cfg(feature = "training")]
+mod product;
+#[cfg(feature = "training")]
 mod quantiser;
 #[cfg(feature = "training")]
 mod step;
@@ -31,6 +33,8 @@ pub use export::{Error as ExportError, Graphs, export};
 pub use loss::Perceptual;
 #[cfg(feature = "training")]
 pub use network::Network;
+#[cfg(feature = "training")]
+pub(crate) use product::product;
 #[cfg(feature = "training")]
 pub use step::Learner;
 

@@ -87,5 +87,12 @@ impl Network {
     }
 }
 
-const NO_LOSS: LossWeights =
-    LossWeights { absolute: 0.0, squared: 0.0, quantisation: 0.0, commitment: 0.0, codebook: 0.0, perceptual: 0.0, adversarial: 0.0 };
+const NO_LOSS: LossWeights = LossWeights {
+    absolute: 0.0,
+    squared: 0.0,
+    quantisation: 0.0,
+    commitment: 0.0,
+    codebook: 0.0,
+    perceptual: 0.0,
+    adversarial: 0.0,
+};

@@ -2,7 +2,7 @@
 
 use hiresmed_imaging::Window;
 use rand::RngExt;
-use tch::{Tensor, no_grad, nn};
+use tch::{Tensor, nn, no_grad};
 
 use super::{
     config::{Config, Training},
@@ -70,10 +70,17 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::Data`] for images smaller than the crops, [`Error::Parent`] and [`Error::Weights`] where `parent` does not fit.
-    pub fn new(config: Config, training: Training, data: Dataset, seed: u64, parent: Option<&Weights>) -> Result<Self, Error> {
+    pub fn new(
+        config: Config,
+        training: Training,
+        data: Dataset,
+        seed: u64,
+        parent: Option<&Weights>,
+    ) -> Result<Self, Error> {
         let largest = training.crops.iter().map(|crops| crops.size).max().unwrap_or(0);
         let small = data.samples().iter().filter(|sample| sample.plane.width().min(sample.plane.height()) < largest);
-        let faults: Vec<String> = small.map(|sample| format!("{} is smaller than the crops, {largest} pixels", sample.name)).collect();
+        let faults: Vec<String> =
+            small.map(|sample| format!("{} is smaller than the crops, {largest} pixels", sample.name)).collect();
         if !faults.is_empty() {
             return Err(Error::Data(faults));
         }
@@ -83,8 +90,19 @@ impl Learner {
         let adversary = Adversary::new(&config, &training);
         let average = network.trainable().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
         let optimiser = Adam::new(network.trainable(), training.beta, training.epsilon);
-        let mut learner =
-            Self { config, training, seed, random, data, network, average, optimiser, adversary, perceptual: None, step: 0 };
+        let mut learner = Self {
+            config,
+            training,
+            seed,
+            random,
+            data,
+            network,
+            average,
+            optimiser,
+            adversary,
+            perceptual: None,
+            step: 0,
+        };
         if let Some(parent) = parent {
             learner.restore(parent)?;
         }
@@ -104,8 +122,8 @@ impl Learner {
 
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
         let value = |key: &str| parent.metadata.get(key).ok_or_else(|| Error::Parent(format!("it has no {key}")));
-        let config: Config =
-            serde_json::from_str(value("configuration")?).map_err(|error| Error::Parent(format!("its configuration: {error}")))?;
+        let config: Config = serde_json::from_str(value("configuration")?)
+            .map_err(|error| Error::Parent(format!("its configuration: {error}")))?;
         if config != self.config {
             return Err(Error::Parent("its architecture is another".into()));
         }
@@ -184,11 +202,10 @@ impl training::Learner for Learner {
         let (y, quantised) = self.network.forward(&x, &weights);
         let terms = terms(&x, &y, &quantised, &weights, self.perceptual.as_deref());
         let mut loss = &terms.reconstruction + &terms.quantisation;
-        let mut figures = vec![
-            ("l1", terms.absolute.double_value(&[])),
-            ("quantisation", terms.quantisation.double_value(&[])),
-        ];
-        let adversarial = self.training.discriminator_start.is_some_and(|start| self.step >= start) && weights.adversarial > 0.0;
+        let mut figures =
+            vec![("l1", terms.absolute.double_value(&[])), ("quantisation", terms.quantisation.double_value(&[]))];
+        let adversarial =
+            self.training.discriminator_start.is_some_and(|start| self.step >= start) && weights.adversarial > 0.0;
         if adversarial {
             let generator = self.adversary.discriminator.generator_loss(&y);
             let weight = adaptive_weight(&terms.reconstruction, &generator, self.network.last_layer());
@@ -205,7 +222,11 @@ impl training::Learner for Learner {
         if let Some(rows) = dead {
             self.optimiser.clear_rows("quantiser.codes", &rows);
         }
-        figures.extend([("perplexity", usage.perplexity), ("live", usage.live_share), ("reseeded", usage.reseeded as f64)]);
+        figures.extend([
+            ("perplexity", usage.perplexity),
+            ("live", usage.live_share),
+            ("reseeded", usage.reseeded as f64),
+        ]);
         if adversarial {
             let loss = self.adversary.discriminator.critic_loss(&x, &y);
             figures.push(("critic", self.finite("critic", loss.double_value(&[]))?));
@@ -249,12 +270,22 @@ impl training::Learner for Learner {
 /// Architecture and training of a specification: the preset's, with its `settings` laid over: `{"config": {..},
 /// "training": {..}}`.
 pub(crate) fn settings(specification: &Specification) -> Result<(Config, Training), Error> {
-    let unknown = || Error::Specification(vec![format!("preset {:?} is unknown, known are {}", specification.preset, super::PRESETS.join(", "))]);
+    let unknown = || {
+        Error::Specification(vec![format!(
+            "preset {:?} is unknown, known are {}",
+            specification.preset,
+            super::PRESETS.join(", ")
+        )])
+    };
     let config = Config::preset(&specification.preset).ok_or_else(unknown)?;
     let training = Training::preset(&specification.preset).ok_or_else(unknown)?;
     let mut faults = Vec::new();
-    let config = overlay(&config, &specification.settings["config"]).map_err(|fault| faults.push(format!("config: {fault}"))).ok();
-    let training = overlay(&training, &specification.settings["training"]).map_err(|fault| faults.push(format!("training: {fault}"))).ok();
+    let config = overlay(&config, &specification.settings["config"])
+        .map_err(|fault| faults.push(format!("config: {fault}")))
+        .ok();
+    let training = overlay(&training, &specification.settings["training"])
+        .map_err(|fault| faults.push(format!("training: {fault}")))
+        .ok();
     let (Some(config), Some(mut training)) = (config, training) else {
         return Err(Error::Specification(faults));
     };
@@ -264,7 +295,10 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
     if faults.is_empty() { Ok((config, training)) } else { Err(Error::Specification(faults)) }
 }
 
-fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(base: &T, fields: &serde_json::Value) -> Result<T, serde_json::Error> {
+fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(
+    base: &T,
+    fields: &serde_json::Value,
+) -> Result<T, serde_json::Error> {
     let mut value = serde_json::to_value(base)?;
     if let (Some(target), Some(fields)) = (value.as_object_mut(), fields.as_object()) {
         for (key, field) in fields {

@@ -89,7 +89,8 @@ fn every_parameter_receives_a_gradient() {
         let (config, training) = tiny();
         let training = Training { discriminator_start: Some(0), ..training };
         let mut learner = learner(Config { block, ..config }, training, None);
-        let before: Vec<_> = learner.network().trainable().into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
+        let before: Vec<_> =
+            learner.network().trainable().into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
         learner.step().unwrap();
         for ((name, before), (_, after)) in before.iter().zip(learner.network().trainable()) {
             assert!(before != &after.detach(), "{name} did not move");
@@ -106,7 +107,8 @@ fn state(learner: &Learner) -> Vec<u8> {
 fn an_interrupted_training_equals_an_undisturbed_one_bit_by_bit() {
     let (config, training) = tiny();
     let training = Training { discriminator_start: Some(3), ..training };
-    let training = Training { loss: super::LossWeights { adversarial: 0.5, ..training.loss }, dead_after: 1, ..training };
+    let training =
+        Training { loss: super::LossWeights { adversarial: 0.5, ..training.loss }, dead_after: 1, ..training };
     let config = Config { drop_path: 0.2, ..config };
     let mut whole = learner(config.clone(), training.clone(), None);
     (0..8).for_each(|_| drop(whole.step().unwrap()));
@@ -174,7 +176,8 @@ fn exported_graphs_equal_libtorch() {
         let open = |bytes: &[u8]| Session::open(&runtime, bytes, &SessionOptions::default()).unwrap();
         let (encoder, decoder, whole) = (open(&graphs.encoder), open(&graphs.decoder), open(&graphs.reconstruct));
         for (height, width) in [(32i64, 40i64), (48, 24)] {
-            for x in [Tensor::randn([2, 1, height, width], (tch::Kind::Float, tch::Device::Cpu)), smooth(height, width)] {
+            for x in [Tensor::randn([2, 1, height, width], (tch::Kind::Float, tch::Device::Cpu)), smooth(height, width)]
+            {
                 let tokens = encoder.run_single(&[("x", host(&x))]).unwrap();
                 let expected = network.encode(&x);
                 let (_, found) = tokens.clone().into_i64().unwrap();

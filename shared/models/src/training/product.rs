@@ -1,0 +1,41 @@
+//! From a finished training to what a model package is made of.
+
+use hiresmed_inference::package::Draft;
+
+use super::Error;
+use crate::weights::Weights;
+
+/// What the weights do not say themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    /// The package's name, by which requests may call it.
+    pub name: String,
+    /// Name of the training data, and the part of it that was used.
+    pub data: String,
+    /// Licence and attribution of the training data.
+    pub data_licence: String,
+    /// Licence of the weights.
+    pub licence: String,
+}
+
+/// The contents of a package: its description and its graphs by file name. Scores, card and the like are added by the
+/// caller.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// The description.
+    pub draft: Draft,
+    /// The files that the description names.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// The product of a checkpoint, by the kind that it names. It may be of any step: a training need not be complete.
+///
+/// # Errors
+/// [`Error::Parent`] for a checkpoint of an unknown kind or without its configuration; [`Error::Export`].
+pub fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, Error> {
+    match checkpoint.metadata.get("kind").map(String::as_str) {
+        Some("vqgan") => crate::vqgan::product(checkpoint, naming),
+        Some(kind) => Err(Error::Parent(format!("its kind is {kind:?}, of which no package can be made"))),
+        None => Err(Error::Parent("it does not name its kind".into())),
+    }
+}
