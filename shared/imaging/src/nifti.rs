@@ -120,3 +120,74 @@ fn fault(error: nifti::NiftiError) -> Fault {
         error => Fault::Malformed(format!("NIfTI: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A NIfTI-1 file of int16, 3 x 2 x 2, whose values count up in file order; `affine` holds the diagonal's signs.
+    fn file(affine: Option<(f32, f32)>, values: usize) -> Vec<u8> {
+        let mut bytes = vec![0u8; 352];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &348i32.to_le_bytes());
+        for (index, length) in [3i16, 3, 2, 2, 1, 1, 1, 1].iter().enumerate() {
+            put(40 + 2 * index, &length.to_le_bytes());
+        }
+        put(70, &4i16.to_le_bytes());
+        put(72, &16i16.to_le_bytes());
+        for (index, size) in [1f32, 0.5, 0.75, 2.5].iter().enumerate() {
+            put(76 + 4 * index, &size.to_le_bytes());
+        }
+        put(108, &352f32.to_le_bytes());
+        put(112, &1f32.to_le_bytes());
+        put(344, b"n+1\0");
+        if let Some((x, y)) = affine {
+            put(254, &1i16.to_le_bytes());
+            put(280, &(0.5 * x).to_le_bytes());
+            put(300, &(0.75 * y).to_le_bytes());
+            put(320, &2.5f32.to_le_bytes());
+        }
+        (0..values).for_each(|value| bytes.extend((value as i16).to_le_bytes()));
+        bytes
+    }
+
+    fn read(name: &str, bytes: &[u8]) -> Result<Volume, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        read_volume(&path, ReadOptions::default())
+    }
+
+    #[test]
+    fn axes_are_turned_to_image_order() {
+        // [column, rows - 1 - row, slice]: x towards the left, y towards the front.
+        let usual = read("a.nii", &file(Some((-1.0, 1.0)), 12)).unwrap();
+        assert_eq!(usual.slices.len(), 2);
+        assert_eq!(usual.slices[0].data(), [3.0, 4.0, 5.0, 0.0, 1.0, 2.0]);
+        assert_eq!(usual.slices[1].at(0, 1), 6.0);
+        assert_eq!(usual.slices[0].spacing, Some(Spacing { row_mm: 0.75, column_mm: 0.5 }));
+        assert_eq!(usual.slice_mm, 2.5);
+        assert_eq!(read("a.nii", &file(None, 12)).unwrap(), usual);
+        let turned = read("a.nii", &file(Some((1.0, -1.0)), 12)).unwrap();
+        assert_eq!(turned.slices[0].data(), [2.0, 1.0, 0.0, 5.0, 4.0, 3.0]);
+    }
+
+    #[test]
+    fn truncated_and_foreign_files_are_refused() {
+        assert!(read("a.nii", &file(None, 7)).is_err());
+        assert!(read("a.nii", b"no volume").is_err());
+        assert!(read("a.nii.gz", &file(None, 12)).is_err());
+        let error = read_volume("missing.nii", ReadOptions::default()).unwrap_err();
+        assert!(matches!(error.fault, Fault::Io(_)) && error.to_string().contains("missing.nii"));
+    }
+
+    #[test]
+    fn labels_are_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.nii");
+        std::fs::write(&path, file(None, 12)).unwrap();
+        let labels = read_labels(&path, ReadOptions::default()).unwrap();
+        assert_eq!(labels[0].ids, [3, 4, 5, 0, 1, 2]);
+        assert_eq!(labels[0].mask(&[4, 0]).data(), [0, 1, 0, 1, 0, 0]);
+    }
+}
