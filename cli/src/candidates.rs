@@ -71,7 +71,10 @@ struct Position {
 /// The background cannot be read, or a lesion of this size fits nowhere in it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !(arguments.diameter_mm > 0.0 && arguments.diameter_mm <= 200.0) {
-        return Err(failure::refused(anyhow!("--diameter-mm {}: must be above 0 and at most 200", arguments.diameter_mm)));
+        return Err(failure::refused(anyhow!(
+            "--diameter-mm {}: must be above 0 and at most 200",
+            arguments.diameter_mm
+        )));
     }
     let path = &arguments.background;
     let name = path.display().to_string();

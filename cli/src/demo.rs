@@ -8,13 +8,7 @@ use anyhow::{Context, Result, bail};
 use hiresmed_coordinator::Ending;
 use hiresmed_protocol::parse;
 
-use crate::{
-    commands::conclude,
-    export, failure,
-    fleet::Fleet,
-    report, shipped,
-    state::StateFolder,
-};
+use crate::{commands::conclude, export, failure, fleet::Fleet, report, shipped, state::StateFolder};
 
 /// Make labelled synthetic lung CT from the sample that comes with the project
 #[derive(Debug, clap::Args)]
@@ -37,7 +31,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let started = Instant::now();
     if shipped::folder().is_none() {
-        bail!("the models and the sample that come with the project were not found; set HIRESMED_PACK to the project's infra/pack");
+        bail!(
+            "the models and the sample that come with the project were not found; set HIRESMED_PACK to the project's infra/pack"
+        );
     }
     let text = format!(
         "version = 1\nkind = \"synthesise\"\nname = \"hiresmed demo: lung CT with nodules\"\ncount = {}\nseed = {}\n",

@@ -35,9 +35,14 @@ pub fn export(fleet: &Fleet, id: &RequestId, out: &Path) -> Result<Manifest> {
     let Some(delivery) = fleet.wait(delivery::assemble(fleet.ledger(), id))? else {
         bail!("request {id} trains a model; its result is listed by `hiresmed model list`");
     };
-    write(fleet, id, &delivery, out).and_then(|()| report::write(out, &delivery.manifest).map(|_| ())).with_context(|| {
-        format!("the result could not be written into {}; `hiresmed export {id} --out DIR` tries again", out.display())
-    })?;
+    write(fleet, id, &delivery, out).and_then(|()| report::write(out, &delivery.manifest).map(|_| ())).with_context(
+        || {
+            format!(
+                "the result could not be written into {}; `hiresmed export {id} --out DIR` tries again",
+                out.display()
+            )
+        },
+    )?;
     Ok(delivery.manifest)
 }
 

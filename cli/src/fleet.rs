@@ -1,9 +1,9 @@
 //! The whole fleet in one process: coordinator, worker and the three services on a state folder.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
-use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, dispatcher, status};
+use anyhow::{Context, Result, anyhow, bail};
+use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, delivery, dispatcher, status};
 use hiresmed_protocol::{Plan, Request, RequestId, SiteId};
 use hiresmed_services::{
     cache::{Cache, Memory},
@@ -18,6 +18,9 @@ use crate::{shipped, signals, state::StateFolder, trainer, watcher};
 
 /// Values that the embedded cache keeps at most.
 const CACHE_BYTES: usize = 64 << 20;
+
+/// Reasons of failures that an error lists.
+const REASONS: usize = 5;
 
 /// How often a process that follows another one looks whether it can take over.
 const LOOK: Duration = Duration::from_millis(500);
@@ -109,8 +112,30 @@ impl Fleet {
     /// that dies.
     ///
     /// # Errors
-    /// There is no such request, or the machinery fails; what was done stays done.
+    /// There is no such request, none of its images could be made, or the machinery fails; what was done stays done.
     pub fn finish(&self, id: &RequestId) -> Result<Ending> {
+        let ending = self.follow_or_work(id)?;
+        if matches!(ending, Ending::Completed { images: 0, failures } if failures > 0) {
+            bail!("request {id} made no image:{}", self.reasons(id)?);
+        }
+        Ok(ending)
+    }
+
+    /// The different reasons of a request's failures, a line each.
+    fn reasons(&self, id: &RequestId) -> Result<String> {
+        let delivery = self.wait(delivery::assemble(&self.ledger, id))?;
+        let failures = delivery.map(|delivery| delivery.manifest.failures).unwrap_or_default();
+        let reasons: BTreeSet<_> =
+            failures.iter().map(|failure| format!("\n  {}: {}", failure.stage, failure.reason)).collect();
+        let more = reasons.len().saturating_sub(REASONS);
+        let mut text: String = reasons.into_iter().take(REASONS).collect();
+        if more > 0 {
+            text.push_str(&format!("\n  and {more} further reasons"));
+        }
+        Ok(text)
+    }
+
+    fn follow_or_work(&self, id: &RequestId) -> Result<Ending> {
         let stop = CancellationToken::new();
         self.wait(async {
             signals::cancel_on_signal(stop.clone());
@@ -155,7 +180,7 @@ impl Fleet {
         let drain = CancellationToken::new();
         let labour = async {
             if trains {
-                trainer::keep_running(self.state.root(), &drain).await
+                trainer::keep_running(&self.state, &drain).await
             } else {
                 self.worker().run(&synthesis_queues(), &drain).await.map_err(anyhow::Error::from)
             }

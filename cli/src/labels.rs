@@ -11,7 +11,8 @@ use hiresmed_protocol::Manifest;
 /// # Errors
 /// A mask cannot be read, or does not have a component for each lesion of the manifest.
 pub fn coco(manifest: &Manifest, folder: &Path) -> Result<Vec<u8>> {
-    let mut set = Coco::new("Synthetic images with lesions, not of patients", &manifest.generator, &[("lesion", "finding")]);
+    let mut set =
+        Coco::new("Synthetic images with lesions, not of patients", &manifest.generator, &[("lesion", "finding")]);
     let (width, height) = (manifest.size.width as usize, manifest.size.height as usize);
     for image in &manifest.images {
         let id = set.add_image(&image.file, width, height);

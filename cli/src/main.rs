@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use hiresmed_telemetry::logging;
 
 use commands::{cancel, dead_letters, export as export_command, inspect, model, status, submit, train, watch};
 
@@ -30,6 +31,9 @@ use commands::{cancel, dead_letters, export as export_command, inspect, model, s
 #[derive(Debug, Parser)]
 #[command(name = "hiresmed", version)]
 struct Arguments {
+    /// What is logged to standard error: a level, or levels by part, as in `hiresmed_worker=debug,info`
+    #[arg(long, global = true, env = "HIRESMED_LOG", default_value = "error", value_name = "FILTER")]
+    log: String,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,7 +55,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments.command) {
+    let ended = logging::start(logging::Format::Human, &arguments.log)
+        .map_err(failure::refused)
+        .and_then(|()| run(&arguments.command));
+    match ended {
         Ok(code) => code,
         Err(error) => failure::report(&error),
     }

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::state::StateFolder;
+
 /// Names the program, where it does not lie beside this one.
 const VARIABLE: &str = "HIRESMED_TRAINER";
 
@@ -25,9 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// It is not there, or died too often: the error names its log.
-pub async fn keep_running(state: &Path, drain: &CancellationToken) -> Result<()> {
+pub async fn keep_running(state: &StateFolder, drain: &CancellationToken) -> Result<()> {
     let program = program()?;
-    let log = state.join("trainer.log");
+    let log = state.root().join("trainer.log");
     for _ in 0..STARTS {
         let mut child = start(&program, state, &log)?;
         tokio::select! {
@@ -61,7 +63,7 @@ pub fn program() -> Result<PathBuf> {
     Err(anyhow!("training needs the program {}, which is not there; `make trainer` builds it", path.display()))
 }
 
-fn start(program: &Path, state: &Path, log: &Path) -> Result<Child> {
+fn start(program: &Path, state: &StateFolder, log: &Path) -> Result<Child> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -70,8 +72,12 @@ fn start(program: &Path, state: &Path, log: &Path) -> Result<Child> {
     let mut command = Command::new(program);
     command
         .arg("consume")
-        .arg("--state")
-        .arg(state)
+        .arg("--store")
+        .arg(state.store())
+        .arg("--queue")
+        .arg(state.queue())
+        .arg("--cache")
+        .arg(state.scratch())
         .arg("--parent")
         .arg(std::process::id().to_string())
         // Idle OpenMP threads that spin take the cores from everything else.

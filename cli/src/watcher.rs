@@ -89,7 +89,10 @@ impl View {
                         self.progress.done(round.step);
                     }
                 }
-                Verdict::Failed(_) | Verdict::Interrupted | Verdict::Cancelled => {}
+                Verdict::Failed(failure) => {
+                    self.progress.note(&format!("job {} failed: {}", outcome.job, failure.reason))
+                }
+                Verdict::Interrupted | Verdict::Cancelled => {}
             },
             Happening::Planned { .. }
             | Happening::Started { .. }

@@ -44,11 +44,6 @@ impl StateArgument {
 /// It ended without a result.
 pub fn conclude(id: &RequestId, ending: &Ending) -> Result<ExitCode> {
     match ending {
-        Ending::Completed { images: 0, failures } if *failures > 0 => {
-            bail!(
-                "request {id} made no image: all {failures} failed; `hiresmed dead-letters list` gives the reasons of failed jobs"
-            )
-        }
         Ending::Completed { failures, .. } => {
             if *failures > 0 {
                 eprintln!("warning: {failures} images could not be made; the manifest lists them with their reasons");

@@ -167,7 +167,8 @@ impl<'a> Run<'a> {
         let Some((reason, outcome)) = current.filter_map(failed_for_a_while).next_back() else { return Ok(()) };
         let tried = job.attempt + 1 - self.dispatcher.ledger.first_attempt(&self.id, id).await?.min(job.attempt);
         if tried < self.dispatcher.options.attempts {
-            warn!(job = %id, attempt = job.attempt, %reason, "job failed for a while, trying again later");
+            // The reason may name a site's files: it stays in the store.
+            warn!(job = %id, attempt = job.attempt, "job failed for a while, trying again later");
             self.course.delay(id, job.attempt + 1, after(self.dispatcher.wait(tried)));
             return Ok(());
         }
@@ -225,6 +226,10 @@ impl<'a> Run<'a> {
             }
             (Work::TrainRound(round), Verdict::Succeeded(Success { round: Some(result), .. })) => {
                 let next = rounds::next(job, round, result);
+                if let Some(parent) = &round.parent {
+                    // The chain has moved on; nothing begins there any more, and checkpoints are large.
+                    self.dispatcher.ledger.store().delete(&parent.key).await?;
+                }
                 if let (None, Some(package)) = (&next, &result.package) {
                     let alias = keys::alias(round.request.model.as_str(), &round.request.name);
                     self.dispatcher.ledger.register(&self.id, &alias, &package.sha256).await?;
@@ -244,7 +249,7 @@ impl<'a> Run<'a> {
     }
 
     async fn fail(&self, job: &Job, images: ImageRange, reason: &str) -> Result<(), Error> {
-        warn!(job = %job.id, %reason, "job failed");
+        warn!(job = %job.id, "job failed");
         let Request::Synthesise(request) = &self.request else { return Ok(()) };
         if request.on_failure == OnFailure::Stop {
             let last = images.first.0 + images.count.saturating_sub(1);

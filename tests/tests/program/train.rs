@@ -1,0 +1,65 @@
+//! Training through the program, interrupted and not.
+
+use std::{fs, path::PathBuf, thread::sleep, time::Duration};
+
+use crate::harness::{Bench, slice};
+
+/// A folder with a few slices to train on.
+fn data(bench: &Bench) -> PathBuf {
+    let folder = bench.path("slices");
+    fs::create_dir_all(&folder).unwrap();
+    for number in 6..9 {
+        fs::copy(slice(number), folder.join(format!("{number}.dcm"))).unwrap();
+    }
+    folder
+}
+
+fn train<'a>(data: &'a str, name: &'a str) -> [&'a str; 12] {
+    ["train", "vqgan", "--data", data, "--preset", "tiny", "--steps", "60", "--seed", "3", "--name", name]
+}
+
+/// The digest of the package without its name: what was learned.
+fn graphs(bench: &Bench, name: &str) -> Vec<String> {
+    let list = bench.run(&["model", "list", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(list.expect(0)).unwrap();
+    let rows = rows.as_array().unwrap();
+    let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name} is not in {rows:?}"));
+    let folder = bench.state().join("cache/models/vqgan").join(row["digest"].as_str().unwrap());
+    let description: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("model.json")).unwrap()).unwrap();
+    description["files"].as_object().unwrap().values().map(|digest| digest.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_training_that_is_killed_goes_on_from_its_last_checkpoint_to_the_same_model() {
+    let calm = Bench::new();
+    let folder = data(&calm);
+    calm.run(&train(folder.to_str().unwrap(), "mine")).expect(0);
+    let expected = graphs(&calm, "mine");
+
+    let bench = Bench::new();
+    let folder = data(&bench);
+    let mut kills = 0;
+    for delay_ms in [1500, 3000, 4500, 6000] {
+        let mut child = bench.start(&train(folder.to_str().unwrap(), "mine"));
+        sleep(Duration::from_millis(delay_ms));
+        if child.try_wait().unwrap().is_none() {
+            kills += 1;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(kills > 0, "the training was over before it was killed");
+    bench.run(&train(folder.to_str().unwrap(), "mine")).expect(0);
+    assert_eq!(graphs(&bench, "mine"), expected);
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let bench = Bench::new();
+    let folder = data(&bench);
+    let folder = folder.to_str().unwrap();
+    bench
+        .run(&["train", "vqgan", "--data", folder, "--preset", "nobody"])
+        .complains(2, &["--preset nobody", "known are"]);
+    bench.run(&["train", "vqgan", "--data", "/nowhere", "--preset", "tiny"]).complains(2, &["/nowhere cannot be read"]);
+}

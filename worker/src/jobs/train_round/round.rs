@@ -1,0 +1,214 @@
+//! A round: the data set and the parent checkpoint on disk, a bounded number of steps, the next checkpoint in the store;
+//! after the last step the finished package.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use hiresmed_inference::package::Package;
+use hiresmed_models::{
+    training::{self, Budget, Ending, Flow, Kind, Naming, Progress, Specification, Summary},
+    weights::Weights,
+};
+use hiresmed_protocol::{
+    Happening,
+    job::{DataFiles, Object, TrainRound},
+    keys,
+    outcome::{RoundResult, Stage, StageTiming, Success},
+    request::TrainedModel,
+};
+
+use crate::{
+    environment::Environment,
+    jobs::{Context, Failure},
+    packages,
+};
+
+/// Longest time between two reports of the losses.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// A round ends after this time even when its steps turned out slower than measured.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Makes the round's steps.
+pub(super) fn train(work: &TrainRound, environment: &Environment, context: &Context) -> Result<Success, Failure> {
+    let specification = specification(work, environment)?;
+    let folder = tempfile::tempdir().map_err(|error| Failure::transient(Stage::Training, error))?;
+    let parent = work.parent.as_ref().map(|parent| checkpoint(parent, environment, folder.path())).transpose()?;
+    let mut learner = training::open(&specification, parent.as_ref()).map_err(fault)?;
+    drop(parent);
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut losses = Losses::default();
+    let mut last = None;
+    let mut progress = |progress: &Progress| {
+        losses.add(progress);
+        if last.is_none_or(|time: Instant| time.elapsed() >= REPORT) || progress.step == progress.planned {
+            context.report(losses.report(progress));
+            last = Some(Instant::now());
+        }
+        if context.stopped() { Flow::Stop } else { Flow::Continue }
+    };
+    let budget = Budget { steps: Some(work.steps), duration: Some(LONGEST) };
+    let summary = training::round(learner.as_mut(), budget, &path, &mut progress).map_err(fault)?;
+    drop(learner);
+    if summary.steps == 0 || (summary.ending == Ending::Stopped && context.check() == Err(Failure::Cancelled)) {
+        // What a drained worker has made counts, and what a cancelled request has made does not.
+        context.check()?;
+    }
+    finish(work, environment, context, &summary, &path, losses.means())
+}
+
+fn finish(
+    work: &TrainRound,
+    environment: &Environment,
+    context: &Context,
+    summary: &Summary,
+    path: &Path,
+    losses: BTreeMap<String, f64>,
+) -> Result<Success, Failure> {
+    let bytes = fs::read(path).map_err(|error| Failure::transient(Stage::Training, error))?;
+    let name = format!("checkpoints/step-{:08}.safetensors", summary.steps_done);
+    let output = context.output(environment, name, bytes)?;
+    let checkpoint = Object { key: keys::object(&context.job().site, &output.sha256), sha256: output.sha256 };
+    let package = match summary.ending {
+        Ending::Finished => Some(package(work, environment, path)?),
+        Ending::Paused | Ending::Stopped => None,
+    };
+    let duration_ms = summary.seconds * 1000.0;
+    let result = RoundResult {
+        checkpoint,
+        step: summary.steps_done,
+        step_ms: duration_ms / summary.steps.max(1) as f64,
+        losses,
+        package,
+    };
+    let timing = StageTiming { stage: Stage::Training, duration_ms, count: summary.steps };
+    Ok(Success { outputs: vec![output], round: Some(result), stages: vec![timing], ..Success::default() })
+}
+
+/// What to train, with the data set as folders on this machine.
+fn specification(work: &TrainRound, environment: &Environment) -> Result<Specification, Failure> {
+    let request = &work.request;
+    let (root, folders) = data_set(work, environment)?;
+    Ok(Specification {
+        kind: match request.model {
+            TrainedModel::Vqgan => Kind::Vqgan,
+            TrainedModel::Singan => Kind::Singan,
+            TrainedModel::Unet => Kind::Unet,
+        },
+        preset: request.preset.clone(),
+        // A folder that is held out as a whole is no data folder.
+        data: folders.iter().filter(|name| !request.hold_out.contains(name)).map(|name| root.join(name)).collect(),
+        hold_out: request.hold_out.clone(),
+        steps: Some(request.steps),
+        seed: request.seed,
+        settings: serde_json::Value::Null,
+    })
+}
+
+/// The data set's folder, brought from the store on first use, and the names of its sources.
+fn data_set(work: &TrainRound, environment: &Environment) -> Result<(PathBuf, BTreeSet<String>), Failure> {
+    let listing = &work.data.listing;
+    let bytes = environment.store.get(&listing.key)?;
+    let listed: DataFiles = serde_json::from_slice(&bytes)
+        .with_context(|| format!("the data set's listing {} cannot be read", listing.key))
+        .map_err(|error| Failure::permanent(Stage::Training, error))?;
+    let root = environment.scratch().join("data").join(listing.sha256.to_string());
+    if !root.is_dir() {
+        packages::fill(&root, |target| {
+            for (name, object) in &listed.files {
+                packages::write(target, name, &environment.store.get(&object.key)?)?;
+            }
+            Ok(())
+        })?;
+    }
+    let sources = listed.files.keys().filter_map(|name| name.split('/').next());
+    Ok((root, sources.map(str::to_owned).collect()))
+}
+
+fn checkpoint(parent: &Object, environment: &Environment, folder: &Path) -> Result<Weights, Failure> {
+    let path = folder.join("parent.safetensors");
+    let bytes = environment.store.get(&parent.key)?;
+    fs::write(&path, &bytes).map_err(|error| Failure::transient(Stage::Training, error))?;
+    Weights::read(&path).map_err(|error| Failure::permanent(Stage::Training, error))
+}
+
+/// Makes the package of a finished training and puts it into the store, `model.json` last.
+fn package(work: &TrainRound, environment: &Environment, checkpoint: &Path) -> Result<Object, Failure> {
+    let permanent = |error: anyhow::Error| Failure::permanent(Stage::Training, error);
+    let weights = Weights::read(checkpoint).map_err(|error| permanent(error.into()))?;
+    let naming = Naming {
+        name: work.request.name.clone(),
+        data: work.request.data.join(", "),
+        data_licence: "the site's own data: not stated".to_owned(),
+        licence: "as the training data permit: not stated".to_owned(),
+    };
+    let product = training::product(&weights, &naming).map_err(|error| permanent(error.into()))?;
+    let folder = tempfile::tempdir().map_err(|error| Failure::transient(Stage::Training, error))?;
+    let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let package = Package::write(folder.path(), product.draft, &files).map_err(|error| permanent(error.into()))?;
+    let digest = package.digest().parse().map_err(|error| permanent(anyhow::Error::new(error)))?;
+    let prefix = keys::model(package.kind().name(), &digest);
+    for (name, bytes) in &product.files {
+        environment.store.put_if_absent(&format!("{prefix}{name}"), bytes.clone())?;
+    }
+    let description = fs::read(package.directory().join("model.json"));
+    let description = description.map_err(|error| Failure::transient(Stage::Training, error))?;
+    let key = format!("{prefix}model.json");
+    environment.store.put_if_absent(&key, description)?;
+    Ok(Object { key, sha256: digest })
+}
+
+/// Of all that training can meet, only a checkpoint that cannot be written may pass.
+fn fault(error: training::Error) -> Failure {
+    match error {
+        training::Error::Weights(_) => Failure::transient(Stage::Training, error),
+        error => Failure::permanent(Stage::Training, error),
+    }
+}
+
+/// Sums of the loss terms, for the round and since the last report.
+#[derive(Default)]
+struct Losses {
+    round: Sums,
+    recent: Sums,
+}
+
+#[derive(Default)]
+struct Sums {
+    steps: u64,
+    terms: BTreeMap<String, f64>,
+}
+
+impl Losses {
+    fn add(&mut self, progress: &Progress) {
+        for sums in [&mut self.round, &mut self.recent] {
+            sums.steps += 1;
+            for (name, value) in progress.figures {
+                *sums.terms.entry((*name).to_owned()).or_default() += value;
+            }
+        }
+    }
+
+    /// The means since the last report.
+    fn report(&mut self, progress: &Progress) -> Happening {
+        let terms = std::mem::take(&mut self.recent).means();
+        Happening::TrainingLoss { step: progress.step, of: progress.planned, terms }
+    }
+
+    fn means(self) -> BTreeMap<String, f64> {
+        self.round.means()
+    }
+}
+
+impl Sums {
+    fn means(self) -> BTreeMap<String, f64> {
+        let steps = self.steps.max(1) as f64;
+        let means = self.terms.into_iter().map(|(name, sum)| (name, sum / steps));
+        means.filter(|(_, mean)| mean.is_finite()).collect()
+    }
+}
