@@ -41,7 +41,7 @@ impl Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "happening", rename_all = "snake_case")]
+#[serde(tag = "what", rename_all = "snake_case")]
 pub enum Happening {
     /// The request was planned.
     Planned {
@@ -89,7 +89,7 @@ pub enum Happening {
         step: u64,
         /// Steps asked for.
         of: u64,
-        /// Loss terms by name; not a number is left out.
+        /// Loss terms by name; a term that is not finite is left out.
         terms: BTreeMap<String, f64>,
     },
     /// An attempt at a job ended.

@@ -246,3 +246,34 @@ impl fmt::Display for ImageIndex {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_read_back_and_refuse_other_texts() {
+        let digest = Digest::of(b"abc");
+        let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest.to_string(), text, "FIPS 180-4's own example");
+        assert_eq!(text.parse::<Digest>().unwrap(), digest);
+        assert_eq!(text.to_uppercase().parse::<Digest>().unwrap(), digest);
+        assert_eq!(digest.short(), "ba7816bf8f01");
+        for refused in ["", "ba78", &text[1..], &text.replace('b', "x"), &format!("{text}00")] {
+            assert!(refused.parse::<Digest>().is_err(), "{refused}");
+        }
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+    }
+
+    #[test]
+    fn names_are_safe_as_path_components() {
+        for name in ["a", "0", "charite-berlin", "x-"] {
+            assert_eq!(name.parse::<SiteId>().unwrap().as_str(), name);
+        }
+        for name in ["", "-a", "A", "a.b", "a/b", "..", "ä", "a b", "a\0", &"x".repeat(49)] {
+            assert!(name.parse::<SiteId>().is_err(), "{name:?}");
+            assert!(serde_json::from_value::<SiteId>(name.into()).is_err(), "{name:?}");
+        }
+    }
+}

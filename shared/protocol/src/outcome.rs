@@ -37,7 +37,7 @@ pub struct Outcome {
 
 /// How an attempt ended. A failure is sorted once, by the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "verdict", rename_all = "snake_case")]
+#[serde(tag = "result", rename_all = "snake_case")]
 pub enum Verdict {
     /// The outputs are durable.
     Succeeded(Success),

@@ -27,8 +27,8 @@ pub use self::{
 
 /// A request as a person or a program writes it, in TOML or JSON; `kind` chooses the variant.
 ///
-/// Deserialised by itself it accepts unknown keys of the top level's `kind` only; [`crate::parse`] reads text with
-/// positions in its errors, and [`Request::validate`] checks the values.
+/// [`crate::parse`] reads it from text, with places in its errors, and checks it; where it is deserialised by itself, as a
+/// part of another document, [`Request::validate`] checks the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Request {

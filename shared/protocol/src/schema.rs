@@ -3,7 +3,9 @@
 use schemars::{Schema, schema_for};
 use serde_json::Value;
 
-use crate::{Event, Job, Manifest, Outcome, Plan, Request, event::Control, job::DataFiles, validate::Fault};
+use crate::{
+    Event, Job, Manifest, Outcome, Plan, Request, attempt::Attempt, event::Control, job::DataFiles, validate::Fault,
+};
 
 /// Every document's name and schema. The files `schema/{name}.json` beside the code hold the same.
 pub fn all() -> Vec<(&'static str, Schema)> {
@@ -11,6 +13,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("request", schema_for!(Request)),
         ("plan", schema_for!(Plan)),
         ("job", schema_for!(Job)),
+        ("attempt", schema_for!(Attempt)),
         ("outcome", schema_for!(Outcome)),
         ("event", schema_for!(Event)),
         ("control", schema_for!(Control)),

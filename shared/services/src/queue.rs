@@ -347,3 +347,14 @@ pub trait Queue: Send + Sync {
 pub fn backoff(attempt: u32, base: Duration, most: Duration) -> Duration {
     base.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(most)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let wait = |attempt| backoff(attempt, Duration::from_secs(2), Duration::from_secs(60)).as_secs();
+        assert_eq!([0, 1, 2, 4, 5, 31, 32, u32::MAX].map(wait), [2, 4, 8, 32, 60, 60, 60, 60]);
+    }
+}

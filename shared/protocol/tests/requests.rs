@@ -1,0 +1,257 @@
+//! Reading and checking requests.
+
+use hiresmed_protocol::{
+    JobId, Request, RequestId, SiteId,
+    parse::{self, Error},
+    request::{Blend, Location, OnFailure, TransferSyntax},
+};
+
+const SMALLEST: &str = "version = 1\nkind = \"synthesise\"\ncount = 12\n";
+
+const FULL: &str = r#"
+version = 1
+kind = "synthesise"
+name = "nodules for the reader study"
+count = 2000
+seed = 42
+modality = "ct"
+inputs = "ct/trial-7/"
+blend = "poisson"
+on_failure = "stop"
+class = "batch"
+chunk = 25
+
+[size]
+width = 256
+height = 512
+spacing_mm = 0.7
+
+[models]
+vqgan = "ct512"
+singan = ["a", "b"]
+unet = "0123456789abcdef"
+density = "lidc"
+yolo = "site-detector"
+
+[lesions]
+count = { min = 1, max = 3 }
+diameter_mm = { min = 4, max = 12.5 }
+
+[background]
+mode = "sample"
+
+[placement]
+rule = "centre"
+positions = [[100, 200.5], [30.25, 40]]
+gap_mm = 3
+override_danger = true
+location = "both"
+
+[output]
+transfer_syntax = "jpeg-ls"
+masks = false
+coco = false
+yolo = false
+backgrounds = false
+"#;
+
+fn faults(text: &str) -> Vec<(String, String)> {
+    match parse::toml(text).unwrap_err() {
+        Error::Faults(faults) => faults.iter().map(|fault| (fault.path.clone(), fault.to_string())).collect(),
+        other => panic!("expected faults, got {other}"),
+    }
+}
+
+fn paths(text: &str) -> Vec<String> {
+    faults(text).into_iter().map(|(path, _)| path).collect()
+}
+
+fn synthesise(request: Request) -> hiresmed_protocol::request::Synthesise {
+    match request {
+        Request::Synthesise(synthesise) => synthesise,
+        Request::Train(_) => panic!("not a training request"),
+    }
+}
+
+#[test]
+fn the_smallest_request_has_the_documented_defaults() {
+    let request = synthesise(parse::toml(SMALLEST).unwrap());
+    assert_eq!((request.count, request.seed, request.inputs.as_str()), (12, 0, "sample"));
+    assert_eq!((request.size.width, request.size.height, request.size.spacing_mm), (512, 512, None));
+    assert_eq!((request.lesions.count.min, request.lesions.count.max), (1, 3));
+    assert_eq!((request.lesions.diameter_mm.min, request.lesions.diameter_mm.max), (4.0, 12.0));
+    assert_eq!((request.blend, request.on_failure), (Blend::Feather, OnFailure::Continue));
+    assert!(request.output.masks && request.output.coco && request.output.yolo && request.output.backgrounds);
+}
+
+#[test]
+fn every_key_is_read_and_survives_a_round_through_json() {
+    let request = parse::toml(FULL).unwrap();
+    let read = synthesise(request.clone());
+    assert_eq!(read.placement.positions, [[100.0, 200.5], [30.25, 40.0]]);
+    assert_eq!(read.placement.location, Location::Both);
+    assert_eq!(read.output.transfer_syntax, TransferSyntax::JpegLs);
+    assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
+    assert_eq!(serde_json::from_str::<Request>(&request.to_canonical_json()).unwrap(), request);
+}
+
+#[test]
+fn a_training_request_is_read() {
+    let text = "version = 1\nkind = \"train\"\nname = \"my-ct\"\nmodel = \"vqgan\"\npreset = \"tiny\"\n\
+                data = [\"a\", \"b/\"]\nsteps = 100\nhold_out = [\"patient-3\"]";
+    let request = parse::toml(text).unwrap();
+    assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
+    let wrong = text.replace("[\"a\", \"b/\"]", "[]").replace("= 100", "= 0").replace("patient-3", "a/b");
+    assert_eq!(paths(&wrong), ["data", "steps", "hold_out[0]"]);
+}
+
+#[test]
+fn all_faults_are_reported_at_once_with_value_and_range() {
+    let text = r#"
+        version = 2
+        kind = "synthesise"
+        count = 0
+        seed = 9007199254740992
+        inputs = "../other-site"
+        chunk = 0
+        [size]
+        width = 100
+        height = 8192
+        [models]
+        vqgan = "a/b"
+        singan = ["fine", ""]
+        [lesions]
+        count = { min = 4, max = 2 }
+        diameter_mm = { min = 0.5, max = nan }
+        [placement]
+        gap_mm = -1
+        positions = [[5, 5], [600, 5], [nan, 5]]
+    "#;
+    let found = faults(text);
+    let expected = [
+        ("version", "`version` = 2: must be 1, the version that this program speaks"),
+        ("count", "`count` = 0: must be 1 to 1000000"),
+        ("seed", "`seed` = 9007199254740992: must be 0 to 9007199254740991"),
+        ("size.width", "`size.width` = 100: must be a multiple of 8, 64 to 4096 pixels"),
+        ("size.height", "`size.height` = 8192: must be a multiple of 8, 64 to 4096 pixels"),
+        ("inputs", "`inputs` = \"../other-site\": must be `sample`, a folder alias or a prefix"),
+        ("models.vqgan", "`models.vqgan` = \"a/b\": must have 1 to 64 letters"),
+        ("models.singan[1]", "`models.singan[1]` = \"\": must have 1 to 64 letters"),
+        ("lesions.count.min", "`lesions.count.min` = 4: must be at most lesions.count.max (2)"),
+        ("lesions.diameter_mm.min", "`lesions.diameter_mm.min` = 0.5: must be 1 to 200 mm"),
+        ("lesions.diameter_mm.max", "`lesions.diameter_mm.max` = NaN: must be 1 to 200 mm"),
+        ("placement.gap_mm", "`placement.gap_mm` = -1: must be 0 to 100 mm"),
+        ("placement.positions", "`placement.positions` = 3 positions: must be at most lesions.count.max (2)"),
+        ("placement.positions[1]", "`placement.positions[1]` = [600, 5]: must be [x, y] inside the image: [0 to 99,"),
+        ("placement.positions[2]", "`placement.positions[2]` = [NaN, 5]: must be"),
+        ("chunk", "`chunk` = 0: must be 1 to 1000"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((path, text), (expected_path, beginning)) in found.iter().zip(expected) {
+        assert_eq!(path, expected_path);
+        assert!(text.starts_with(beginning), "{text}\nshould begin with\n{beginning}");
+    }
+}
+
+#[test]
+fn a_lesion_over_the_image_is_refused() {
+    let text = format!("{SMALLEST}size = {{ width = 64, height = 128, spacing_mm = 0.5 }}\n");
+    assert_eq!(parse::toml(&text).map(|_| ()), Ok(()));
+    let text = format!("{text}lesions = {{ diameter_mm = {{ min = 4, max = 32 }} }}\n");
+    let found = faults(&text);
+    assert_eq!(found[0].0, "lesions.diameter_mm.max");
+    assert!(found[0].1.contains("less than the image's shorter side, 32 mm (64 px of 0.5 mm)"), "{}", found[0].1);
+}
+
+#[test]
+fn min_over_max_is_refused() {
+    let text = format!("{SMALLEST}[lesions]\ndiameter_mm = {{ min = 14, max = 12 }}\n");
+    let found = faults(&text);
+    assert_eq!(found[0].1, "`lesions.diameter_mm.min` = 14: must be at most lesions.diameter_mm.max (12 mm)");
+}
+
+#[test]
+fn unknown_and_missing_keys_are_named_all_at_once_with_the_known_ones() {
+    let text = r#"
+        version = 1
+        kind = "synthesise"
+        cuont = 3
+        [lesions]
+        diametre_mm = { min = 4, max = 12 }
+        count = { min = 1, most = 3 }
+    "#;
+    let found = faults(text);
+    let of = |path: &str| &found.iter().find(|(found, _)| found == path).unwrap_or_else(|| panic!("{found:#?}")).1;
+    assert!(of("cuont").contains("`cuont` = 3: unknown key; known here: version, name, count, seed"), "{found:#?}");
+    assert!(of("lesions.diametre_mm").contains("unknown key; known here: count, diameter_mm"));
+    assert!(of("lesions.count.most").contains("known here: min, max"));
+    assert_eq!(of("lesions.count.max"), "`lesions.count.max` = missing: is required");
+    assert_eq!(of("count"), "`count` = missing: is required");
+    assert_eq!(found.len(), 5);
+}
+
+#[test]
+fn unknown_keys_do_not_hide_wrong_values() {
+    assert_eq!(paths("version = 1\nkind = \"synthesise\"\ncount = 0\nextra = true"), ["extra", "count"]);
+    assert_eq!(paths("version = 1\nkind = \"paint\""), ["kind"]);
+    assert_eq!(paths("version = 1"), ["kind"]);
+}
+
+#[test]
+fn syntax_and_type_errors_say_where() {
+    let at = |result: Result<Request, Error>| match result.unwrap_err() {
+        Error::Text { line, column, path, cause } => (line, column, path, cause),
+        other => panic!("expected a place, got {other}"),
+    };
+    let (line, column, ..) = at(parse::toml("version = 1\nkind = \"synthesise\ncount = 3"));
+    assert_eq!(line, 2, "column {column}");
+    let (line, column, path, cause) = at(parse::toml("version = 1\nkind = \"synthesise\"\ncount = \"many\""));
+    assert_eq!((line, column, path.as_str()), (3, 9, "count"), "{cause}");
+    let text = format!("{SMALLEST}[lesions.count]\nmin = 1\nmax = 2.5\n");
+    let (line, column, path, cause) = at(parse::toml(&text));
+    assert_eq!((line, column, path.as_str()), (6, 7, "lesions.count.max"), "{cause}");
+    let (line, _, path, cause) = at(parse::toml(&format!("{SMALLEST}blend = \"glue\"")));
+    assert_eq!((line, path.as_str()), (4, "blend"));
+    assert!(cause.contains("paper") && cause.contains("feather") && cause.contains("poisson"), "{cause}");
+
+    let (line, column, ..) = at(parse::json("{\n  \"version\": 1,\n  \"kind\" \"synthesise\"\n}"));
+    assert_eq!((line, column), (3, 10));
+    let text = "{\"version\": 1, \"kind\": \"synthesise\",\n \"count\": 3, \"size\": {\"width\": -5}}";
+    let (line, _, path, cause) = at(parse::json(text));
+    assert_eq!((line, path.as_str()), (2, "size.width"), "{cause}");
+    assert!(!cause.contains(" at line "), "{cause}");
+}
+
+#[test]
+fn nothing_in_a_text_makes_reading_panic() {
+    for end in 0..FULL.len() {
+        if let Some(text) = FULL.get(..end) {
+            let _ = parse::toml(text);
+        }
+    }
+    for text in ["", "[]", "null", "3", "\"x\"", "{}", "{\"kind\":[]}", "[[kind]]", "kind = 1979-05-27", "\u{feff}x"] {
+        let _ = parse::toml(text);
+        let _ = parse::json(text);
+    }
+    let deep = "[".repeat(100_000);
+    assert!(parse::json(&deep).is_err());
+    assert!(parse::toml(&format!("a = {deep}")).is_err());
+}
+
+#[test]
+fn the_same_request_has_the_same_id_however_it_was_written() {
+    let site = SiteId::local();
+    let id = |text: &str| RequestId::derive(&parse::toml(text).unwrap(), &site, None);
+    let written_out = "count = 12\nseed = 0\nkind = \"synthesise\"\nversion = 1\n[size]\nheight = 512";
+    assert_eq!(id(SMALLEST), id(written_out));
+    assert_ne!(id(SMALLEST), id(&SMALLEST.replace("12", "13")));
+    let request = parse::toml(SMALLEST).unwrap();
+    let other: SiteId = "elsewhere".parse().unwrap();
+    assert_ne!(id(SMALLEST), RequestId::derive(&request, &other, None));
+    let keyed = |key: &str| RequestId::derive(&request, &site, Some(key));
+    assert_eq!(keyed("a"), RequestId::derive(&parse::toml(FULL).unwrap(), &site, Some("a")));
+    assert!(keyed("a") != keyed("b") && keyed("a") != id(SMALLEST));
+    let job = JobId::synthesise(&id(SMALLEST), 7);
+    assert_eq!(job.to_string().parse::<JobId>().unwrap(), job);
+    assert!(job.as_str().ends_with("-s00007"));
+}
