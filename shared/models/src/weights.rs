@@ -154,3 +154,55 @@ impl Weights {
         self.tensors.values().map(|array| array.data.len()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights() -> Weights {
+        let array = Array::new(vec![2, 2], vec![1.0, f32::NAN, -0.0, f32::MIN_POSITIVE]).unwrap();
+        Weights {
+            tensors: BTreeMap::from([
+                ("a.b".to_owned(), array),
+                ("c".to_owned(), Array { shape: vec![], data: vec![2.0] }),
+            ]),
+            metadata: BTreeMap::from([("step".to_owned(), "7".to_owned()), ("kind".to_owned(), "x".to_owned())]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_bit_by_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        weights().write(&path).unwrap();
+        let back = Weights::read(&path).unwrap();
+        assert_eq!(back.metadata, weights().metadata);
+        assert_eq!(back.to_bytes().unwrap(), weights().to_bytes().unwrap());
+        assert_eq!(back.under("a.").tensors["b"].data[1].to_bits(), f32::NAN.to_bits());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file remains");
+    }
+
+    #[test]
+    fn a_truncated_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let bytes = weights().to_bytes().unwrap();
+        for length in [0, 4, 20, bytes.len() - 1] {
+            fs::write(&path, &bytes[..length]).unwrap();
+            let error = Weights::read(&path).unwrap_err().to_string();
+            assert!(error.contains("w.safetensors"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("absent/w.safetensors");
+        assert!(matches!(weights().write(&path), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn shapes_must_fit_their_data() {
+        assert!(Array::new(vec![2, 2], vec![0.0; 3]).is_none());
+    }
+}

@@ -1,10 +1,10 @@
 //! Training on a tiny configuration, and the exported graphs against libtorch.
 
 use hiresmed_imaging::Plane;
-use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor as Host};
+use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor as Host, package::Package};
 use tch::Tensor;
 
-use super::{Block, Config, Learner, Network, Training, export};
+use super::{Autoencoder, Block, Config, Learner, Network, Training, export};
 use crate::{
     training::{self, Budget, Dataset, Ending, Error, Flow, Learner as _, Sample, round},
     weights::Weights,
@@ -202,6 +202,51 @@ fn an_export_of_other_weights_names_every_fault() {
     weights.tensors.get_mut("quantiser.codes").unwrap().shape = vec![8, 32];
     let text = export(&config, &weights).unwrap_err().to_string();
     assert!(text.contains("encoder.out.bias is missing") || text.contains("quantiser.codes is [8, 32]"), "{text}");
+}
+
+/// An opened package of a briefly trained network, in `folder`.
+fn autoencoder(folder: &std::path::Path) -> Autoencoder {
+    let (config, training) = tiny();
+    let mut learner = learner(config, training, None);
+    (0..3).for_each(|_| drop(learner.step().unwrap()));
+    let naming = training::Naming {
+        name: "tiny".into(),
+        data: "formulas".into(),
+        data_licence: "none".into(),
+        licence: "MIT".into(),
+    };
+    let product = training::product(&learner.checkpoint().unwrap(), &naming).unwrap();
+    let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let package = Package::write(folder, product.draft, &files).unwrap();
+    Autoencoder::open(&package, &Runtime::load().unwrap(), &SessionOptions::default()).unwrap()
+}
+
+#[test]
+fn images_of_any_size_come_back_at_their_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = autoencoder(folder.path());
+    let image = |width: usize, height: usize| {
+        let data = (0..width * height).map(|i| ((i % width) as f32 * 0.4).sin() * 0.8).collect();
+        Plane::new(width, height, data).with_spacing(Some(hiresmed_imaging::Spacing::square(0.7)))
+    };
+    // One batch of equal sizes, then others; padding repeats the edge, so a padded image equals one that was wider before.
+    let images = [image(40, 32), image(40, 32), image(37, 30), image(5, 3)];
+    let tokens = model.encode(&images).unwrap();
+    assert_eq!((tokens[2].columns, tokens[2].rows, tokens[2].width, tokens[2].height), (10, 8, 37, 30));
+    let back = model.reconstruct(&images).unwrap();
+    for (image, back) in images.iter().zip(&back) {
+        assert_eq!((image.width(), image.height(), image.spacing), (back.width(), back.height(), back.spacing));
+        assert!(back.data().iter().all(|value| (-1.0..=1.0).contains(value)));
+    }
+    assert_eq!(back[0], back[1]);
+    let device =
+        model.reconstruct_on_device(&images[..1]).unwrap().expect("the stride divides 40 and 32").to_host().unwrap();
+    assert_eq!(device.shape(), [1, 1, 32, 40]);
+    assert_eq!(device.as_f32().unwrap(), back[0].data());
+    assert!(model.reconstruct_on_device(&images[2..3]).unwrap().is_none());
+    assert!(matches!(model.encode(&[Plane::filled(0, 0, 0.0)]), Err(super::Error::Input(_))));
+    let wrong = super::Tokens { data: vec![0; 3], ..tokens[0].clone() };
+    assert!(matches!(model.decode(&[wrong]), Err(super::Error::Input(_))));
 }
 
 fn smooth(height: i64, width: i64) -> Tensor {
