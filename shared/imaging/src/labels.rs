@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Mask;
-use crate::morphology::Bounds;
+use crate::measures::Bounds;
 
 /// A COCO data set (`annotations.coco.json`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ pub mod error;
 pub mod files;
 pub mod inspect;
 pub mod labels;
+pub mod measures;
 pub mod morphology;
 pub mod nifti;
 pub mod plane;

@@ -1,19 +1,7 @@
 //! Operations on masks: neighbours are the 8 around a pixel, the world outside the image is not set.
 
+pub use crate::measures::Bounds;
 use crate::{Mask, Plane};
-
-/// An axis-aligned box in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Bounds {
-    /// First column.
-    pub left: usize,
-    /// First row.
-    pub top: usize,
-    /// Columns.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-}
 
 /// The 8-connected components of a mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,79 +213,6 @@ impl Mask {
     }
 }
 
-/// Measures.
-impl Mask {
-    /// The smallest box around all set pixels.
-    pub fn bounds(&self) -> Option<Bounds> {
-        let (mut left, mut right, mut top, mut bottom) = (usize::MAX, 0, usize::MAX, 0);
-        for (at, _) in self.data().iter().enumerate().filter(|(_, value)| **value != 0) {
-            let (x, y) = (at % self.width(), at / self.width());
-            (left, right, top, bottom) = (left.min(x), right.max(x), top.min(y), bottom.max(y));
-        }
-        (left != usize::MAX).then(|| Bounds { left, top, width: right - left + 1, height: bottom - top + 1 })
-    }
-
-    /// Mean column and row of the set pixels.
-    pub fn centroid(&self) -> Option<(f64, f64)> {
-        let area = self.area();
-        let (mut x, mut y) = (0.0, 0.0);
-        for (at, _) in self.data().iter().enumerate().filter(|(_, value)| **value != 0) {
-            x += (at % self.width()) as f64;
-            y += (at / self.width()) as f64;
-        }
-        (area > 0).then(|| (x / area as f64, y / area as f64))
-    }
-
-    /// The longest diameter in pixels: the largest distance between two set pixels' centres, plus 1 for the half pixels
-    /// at both ends; 0 for an empty mask.
-    pub fn longest_diameter(&self) -> f64 {
-        let hull = self.hull();
-        let mut longest: Option<f64> = None;
-        for (index, a) in hull.iter().enumerate() {
-            for b in &hull[index..] {
-                let squared = ((a.0 - b.0).pow(2) + (a.1 - b.1).pow(2)) as f64;
-                longest = Some(longest.map_or(squared, |longest| longest.max(squared)));
-            }
-        }
-        longest.map_or(0.0, |squared| squared.sqrt() + 1.0)
-    }
-
-    /// Diameter in pixels of the disc of the same area.
-    pub fn equivalent_diameter(&self) -> f64 {
-        2.0 * (self.area() as f64 / std::f64::consts::PI).sqrt()
-    }
-
-    /// Corners of the convex hull of the set pixels' centres (Andrew's monotone chain).
-    fn hull(&self) -> Vec<(i64, i64)> {
-        let mut points = Vec::new();
-        for y in 0..self.height() {
-            let row = &self.data()[y * self.width()..(y + 1) * self.width()];
-            if let (Some(first), Some(last)) = (row.iter().position(|&v| v != 0), row.iter().rposition(|&v| v != 0)) {
-                points.push((y as i64, first as i64));
-                points.push((y as i64, last as i64));
-            }
-        }
-        points.dedup();
-        let half = |points: &mut dyn Iterator<Item = &(i64, i64)>| {
-            let mut chain: Vec<(i64, i64)> = Vec::new();
-            for &point in points {
-                while let [.., a, b] = chain[..] {
-                    let cross = (b.0 - a.0) * (point.1 - a.1) - (b.1 - a.1) * (point.0 - a.0);
-                    if cross > 0 {
-                        break;
-                    }
-                    chain.pop();
-                }
-                chain.push(point);
-            }
-            chain
-        };
-        let mut hull = half(&mut points.iter());
-        hull.extend(half(&mut points.iter().rev()));
-        hull
-    }
-}
-
 /// Labels of connected set pixels from 1, and their areas; `neighbour` chooses among the 8 offsets.
 fn flood(mask: &Mask, neighbour: impl Fn((i64, i64)) -> bool) -> (Vec<u32>, Vec<usize>) {
     let (width, height) = (mask.width(), mask.height());
@@ -417,17 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn measures_of_known_shapes() {
-        let line = drawn(&[".......", ".#####.", "......."]);
-        assert_eq!(line.longest_diameter(), 5.0);
-        assert_eq!(line.bounds(), Some(Bounds { left: 1, top: 1, width: 5, height: 1 }));
-        assert_eq!(line.centroid(), Some((3.0, 1.0)));
-        assert_eq!(drawn(&["#"]).longest_diameter(), 1.0);
-        assert_eq!(Mask::empty(4, 4).longest_diameter(), 0.0);
-        assert_eq!(Mask::empty(4, 4).bounds(), None);
-        let disc = Mask::from_fn(41, 41, |x, y| (x as f64 - 20.0).hypot(y as f64 - 20.0) <= 10.0);
-        assert!((disc.longest_diameter() - 21.0).abs() < 0.5);
-        assert!((disc.equivalent_diameter() - 20.0).abs() < 0.5);
+    fn outlines_are_the_outermost_pixels() {
         assert_eq!(drawn(&["###", "###", "###"]).outline().area(), 8);
     }
 
@@ -464,15 +369,6 @@ mod tests {
                     prop_assert!((f64::from(distance.at(ux, uy)) - (nearest as f64).sqrt()).abs() < 1e-4);
                 }
             }
-        }
-
-        #[test]
-        fn longest_diameter_is_the_largest_pairwise_distance(mask in any_mask()) {
-            let points: Vec<(i64, i64)> = (0..mask.data().len()).filter(|&at| mask.data()[at] != 0)
-                .map(|at| ((at % mask.width()) as i64, (at / mask.width()) as i64)).collect();
-            let longest = points.iter().flat_map(|a| points.iter().map(move |b| (a.0 - b.0).pow(2) + (a.1 - b.1).pow(2)))
-                .max().map_or(0.0, |squared| (squared as f64).sqrt() + 1.0);
-            prop_assert!((mask.longest_diameter() - longest).abs() < 1e-9);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Folders as a site has them: several formats, several series, and files that cannot be read.
 
+// A failed test panics: that is its message.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 

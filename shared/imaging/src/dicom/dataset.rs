@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
                 into.elements.insert(tag, (vr, Value::Fragments(fragments)));
                 return result.map(|()| tag);
             }
-            let items = self.items(self.bytes.len(), vr == *b"UN", depth)?;
+            let items = self.items(vr == *b"UN", depth)?;
             into.elements.insert(tag, (vr, Value::Items(items)));
             return Ok(tag);
         }
@@ -278,26 +278,27 @@ impl<'a> Reader<'a> {
                 return Err(fault);
             }
         };
+        let mut parsed = Value::Bytes(value);
         if vr == *b"SQ" || (vr == [0, 0] && is_sequence(tag)) {
-            let end = self.position;
-            self.position = start;
-            let items = self.items(end, false, depth)?;
-            self.position = end;
-            into.elements.insert(tag, (vr, Value::Items(items)));
-        } else {
-            into.elements.insert(tag, (vr, Value::Bytes(value)));
+            let mut inner = Self { bytes: value, position: 0, encoding: self.encoding };
+            // A damaged sequence is passed over by its length: few of them matter for the pixels.
+            if let Ok(items) = inner.items(false, depth) {
+                parsed = Value::Items(items);
+            }
         }
+        into.elements.insert(tag, (vr, parsed));
         Ok(tag)
     }
 
-    /// Items up to `end` or to the sequence's delimiter. Sequences of VR UN are implicit inside (PS3.5 6.2.2 note 4).
-    fn items(&mut self, end: usize, unknown: bool, depth: usize) -> Result<Vec<Dataset<'a>>, Fault> {
+    /// Items up to the sequence's delimiter or the end of the bytes. Sequences of VR UN are implicit inside (PS3.5 6.2.2
+    /// note 4).
+    fn items(&mut self, unknown: bool, depth: usize) -> Result<Vec<Dataset<'a>>, Fault> {
         let outer = self.encoding;
         if unknown {
             self.encoding = Encoding::Implicit;
         }
         let mut items = Vec::new();
-        while self.position < end {
+        while self.remaining() > 0 {
             let (tag, _, length) = self.header()?;
             if tag == SEQUENCE_END {
                 break;
@@ -305,24 +306,18 @@ impl<'a> Reader<'a> {
             if tag != ITEM {
                 return Err(Fault::Malformed(format!("{tag} where a sequence item should be")));
             }
-            let item_end = match length {
-                UNDEFINED => end,
-                length if length as usize > end - self.position => {
-                    return Err(Fault::Truncated {
-                        what: "a sequence item".into(),
-                        declared: u64::from(length),
-                        available: (end - self.position) as u64,
-                    });
-                }
-                length => self.position + length as usize,
-            };
             let mut item = Dataset::new(self.encoding);
-            while self.position < item_end {
-                if length == UNDEFINED && self.at(ITEM_END) {
-                    self.header()?;
-                    break;
+            if length == UNDEFINED {
+                while !self.at(ITEM_END) {
+                    self.element(&mut item, depth + 1)?;
                 }
-                self.element(&mut item, depth + 1)?;
+                self.header()?;
+            } else {
+                let bytes = self.take(length as usize, || "a sequence item".into())?;
+                let mut inner = Self { bytes, position: 0, encoding: self.encoding };
+                while inner.remaining() > 0 {
+                    inner.element(&mut item, depth + 1)?;
+                }
             }
             items.push(item);
         }
@@ -364,4 +359,75 @@ fn is_sequence(tag: Tag) -> bool {
         tags::FRAME_VOILUT_SEQUENCE,
     ]
     .contains(&tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Explicit little endian, a long VR where `length` says more than 16 bits.
+    fn element(tag: (u16, u16), vr: &[u8; 2], length: u32, value: &[u8]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
+        bytes.extend(vr);
+        match vr {
+            b"SQ" | b"UN" | b"OB" => bytes.extend([&[0, 0], length.to_le_bytes().as_slice()].concat()),
+            _ => bytes.extend((length as u16).to_le_bytes()),
+        }
+        bytes.extend(value);
+        bytes
+    }
+
+    fn item(length: u32, value: &[u8]) -> Vec<u8> {
+        [&[0xFE, 0xFF, 0x00, 0xE0], length.to_le_bytes().as_slice(), value].concat()
+    }
+
+    fn rows() -> Vec<u8> {
+        element((0x28, 0x10), b"US", 2, &[7, 0])
+    }
+
+    #[test]
+    fn sequences_of_both_kinds_are_entered() {
+        let inner = element((0x28, 0x30), b"DS", 4, b"1\\2 ");
+        let measures = |length, value: &[u8]| element((0x28, 0x9110), b"SQ", length, value);
+        let defined = item(inner.len() as u32, &inner);
+        let open =
+            [&item(UNDEFINED, &inner), &[0xFE, 0xFF, 0x0D, 0xE0, 0, 0, 0, 0, 0xFE, 0xFF, 0xDD, 0xE0, 0, 0, 0, 0][..]]
+                .concat();
+        for sequence in [measures(defined.len() as u32, &defined), measures(UNDEFINED, &open)] {
+            let bytes = [sequence, rows()].concat();
+            let (dataset, fault) = parse(&bytes, Encoding::Explicit);
+            assert!(fault.is_none());
+            let spacing = dataset.item(tags::PIXEL_MEASURES_SEQUENCE).unwrap().decimals(tags::PIXEL_SPACING);
+            assert_eq!(spacing, Some(vec![1.0, 2.0]));
+            assert_eq!(dataset.unsigned16(tags::ROWS), Some(7));
+        }
+    }
+
+    #[test]
+    fn a_damaged_sequence_of_known_length_is_passed_over() {
+        // An item that claims more than its sequence holds, and one whose header is cut.
+        for value in [item(900, &[1, 2, 3, 4]), vec![0xFE, 0xFF, 0x00]] {
+            let bytes = [element((0x28, 0x9110), b"SQ", value.len() as u32, &value), rows()].concat();
+            let (dataset, fault) = parse(&bytes, Encoding::Explicit);
+            assert!(fault.is_none() && dataset.unsigned16(tags::ROWS) == Some(7));
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_the_file_keep_what_came_before() {
+        let bytes = [rows(), element((0x28, 0x11), b"UN", 4_000_000_000, &[1])].concat();
+        let (dataset, fault) = parse(&bytes, Encoding::Explicit);
+        assert_eq!(dataset.unsigned16(tags::ROWS), Some(7));
+        assert!(matches!(fault, Some(Fault::Truncated { declared: 4_000_000_000, available: 1, .. })));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut bytes = Vec::new();
+        for _ in 0..10_000 {
+            bytes.extend(element((0x28, 0x9110), b"SQ", UNDEFINED, &[]));
+            bytes.extend(item(UNDEFINED, &[]));
+        }
+        assert!(parse(&bytes, Encoding::Explicit).1.is_some());
+    }
 }
