@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub const KERNEL: usize = 3;
 /// Convolutions of a generator or a critic.
 pub const LAYERS: usize = 5;
-/// Zero padding, put once on a scale's input: five valid 3 x 3 convolutions take it away again.
+/// Padding, put once on a scale's input: five valid 3 x 3 convolutions take it away again.
 pub const PADDING: usize = LAYERS * (KERNEL - 1) / 2;
 /// Image and lesion mask.
 pub const CHANNELS: usize = 2;
@@ -59,6 +59,9 @@ pub struct Training {
     pub reconstruction: f64,
     /// noise_amp = this x RMSE(real, up-sampled reconstruction).
     pub noise: f64,
+    /// Whether scale 0 reconstructs the exemplar from a new noise map in every iteration instead of one fixed map. With few
+    /// iterations a fixed map is memorised, and other noise then gives no lesion.
+    pub fresh_reconstruction: bool,
     /// Name of the exemplar in a data folder that holds several.
     pub exemplar: Option<String>,
 }
@@ -79,6 +82,7 @@ impl Default for Training {
             penalty: 0.1,
             reconstruction: 10.0,
             noise: 0.1,
+            fresh_reconstruction: false,
             exemplar: None,
         }
     }
@@ -92,7 +96,7 @@ impl Training {
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "tiny" => Some(Self { width: 4, width_max: 8, iterations: 2, ..Self::default() }),
-            "lesion" => Some(Self { iterations: 400, ..Self::default() }),
+            "lesion" => Some(Self { iterations: 400, fresh_reconstruction: true, ..Self::default() }),
             "paper" => Some(Self::default()),
             _ => None,
         }

@@ -55,15 +55,18 @@ impl Exemplar {
                 mask.height()
             )));
         }
-        let extent = Extent::of(mask).filter(|extent| extent.diameter >= 4.0);
-        let extent = extent.ok_or_else(|| fault("its mask is smaller than 4 px".to_owned()))?;
+        let diameter = mask.longest_diameter();
+        let bounds = mask.bounds().filter(|_| diameter >= 4.0);
+        let bounds = bounds.ok_or_else(|| fault("its mask is smaller than 4 px".to_owned()))?;
+        let middle = |start: usize, length: usize| start as f64 + (length as f64 - 1.0) / 2.0;
+        let centre = (middle(bounds.left, bounds.width), middle(bounds.top, bounds.height));
         // Crop pixels per slice pixel, the margin on both ends included in the diameter.
-        let zoom = (cut.diameter_px - 2.0 * cut.margin_px) / extent.diameter;
+        let zoom = (cut.diameter_px - 2.0 * cut.margin_px) / diameter;
         let antialias = 0.5 * (1.0 / (zoom * zoom) - 1.0).max(0.0).sqrt();
         let sigma = |blur: f64| (antialias * antialias + (blur / zoom).powi(2)).sqrt();
-        let resampler = Resampler { side: cut.side_px, zoom, centre: extent.centre };
+        let resampler = Resampler { side: cut.side_px, zoom, centre };
         let walls = walls(slice, mask);
-        let grown = grow(mask, cut.margin_px / zoom);
+        let grown = mask.grown((cut.margin_px / zoom) as f32);
         let mask = resampler.apply(sigma(cut.ramp_px), |x, y| if grown.get(x, y) { 1.0 } else { -1.0 }, slice);
         let clean = replace_walls(slice, &walls);
         let image = resampler.apply(sigma(cut.blur_px), |x, y| clean.at(x, y), slice);
@@ -74,64 +77,6 @@ impl Exemplar {
     pub fn hard_mask(&self, threshold: f32) -> Mask {
         Mask::from_fn(self.mask.width(), self.mask.height(), |x, y| self.mask.at(x, y) > threshold)
     }
-}
-
-/// Where a mask lies.
-struct Extent {
-    /// Middle of the bounding box, (x, y), px.
-    centre: (f64, f64),
-    /// Longest distance between pixel centres, plus one, px.
-    diameter: f64,
-}
-
-impl Extent {
-    fn of(mask: &Mask) -> Option<Self> {
-        let points = pixels(mask);
-        let (mut low, mut high) = ((f64::MAX, f64::MAX), (f64::MIN, f64::MIN));
-        for &(x, y) in &points {
-            low = (low.0.min(x as f64), low.1.min(y as f64));
-            high = (high.0.max(x as f64), high.1.max(y as f64));
-        }
-        let centre = ((low.0 + high.0) / 2.0, (low.1 + high.1) / 2.0);
-        (!points.is_empty()).then(|| Self { centre, diameter: longest_diameter(mask) })
-    }
-}
-
-/// Longest distance between the centres of two pixels of `mask`, plus one pixel; 0 when it is empty.
-pub(super) fn longest_diameter(mask: &Mask) -> f64 {
-    // The two farthest pixels lie at the ends of their rows.
-    let ends: Vec<(f64, f64)> = (0..mask.height())
-        .flat_map(|y| {
-            let first = (0..mask.width()).find(|&x| mask.get(x, y));
-            let last = (0..mask.width()).rev().find(|&x| mask.get(x, y));
-            [first, last].into_iter().flatten().map(move |x| (x as f64, y as f64))
-        })
-        .collect();
-    let squares = ends.iter().enumerate().flat_map(|(at, a)| ends[at..].iter().map(move |b| (a.0 - b.0).powi(2) + (a.1 - b.1).powi(2)));
-    if ends.is_empty() { 0.0 } else { squares.fold(0.0, f64::max).sqrt() + 1.0 }
-}
-
-fn pixels(mask: &Mask) -> Vec<(usize, usize)> {
-    let all = (0..mask.height()).flat_map(|y| (0..mask.width()).map(move |x| (x, y)));
-    all.filter(|&(x, y)| mask.get(x, y)).collect()
-}
-
-/// The pixels within `radius` px of `mask`.
-fn grow(mask: &Mask, radius: f64) -> Mask {
-    let mut grown = mask.clone();
-    let reach = radius.ceil() as isize;
-    for (x, y) in pixels(mask) {
-        for dy in -reach..=reach {
-            for dx in -reach..=reach {
-                let (to_x, to_y) = (x as isize + dx, y as isize + dy);
-                let inside = to_x >= 0 && to_y >= 0 && to_x < mask.width() as isize && to_y < mask.height() as isize;
-                if inside && ((dx * dx + dy * dy) as f64) <= radius * radius {
-                    grown.set(to_x as usize, to_y as usize, true);
-                }
-            }
-        }
-    }
-    grown
 }
 
 /// Samples a slice on the crop's grid through a Gaussian, which is antialiasing and point spread in one.
@@ -177,40 +122,16 @@ const WALL_AREA_PX: usize = 600;
 
 /// Large pieces of tissue that are not the lesion, with their blurred edges.
 fn walls(slice: &Plane, lesion: &Mask) -> Mask {
-    let lesion = grow(lesion, 1.5);
+    let lesion = lesion.grown(1.5);
     let tissue = Mask::from_fn(slice.width(), slice.height(), |x, y| slice.at(x, y) > TISSUE && !lesion.get(x, y));
-    let mut walls = Mask::empty(slice.width(), slice.height());
-    for piece in pieces(&tissue).iter().filter(|piece| piece.len() >= WALL_AREA_PX) {
-        piece.iter().for_each(|&(x, y)| walls.set(x, y, true));
-    }
-    let grown = grow(&walls, 3.0);
-    Mask::from_fn(slice.width(), slice.height(), |x, y| grown.get(x, y) && !lesion.get(x, y))
+    let pieces = tissue.components();
+    pieces.select(|piece| pieces.areas()[piece] >= WALL_AREA_PX).grown(3.0).without(&lesion)
 }
 
-/// 4-connected pieces of `mask`.
-fn pieces(mask: &Mask) -> Vec<Vec<(usize, usize)>> {
-    let mut left = mask.clone();
-    let mut pieces = Vec::new();
-    for start in pixels(mask) {
-        if !left.get(start.0, start.1) {
-            continue;
-        }
-        left.set(start.0, start.1, false);
-        let mut piece = vec![start];
-        let mut at = 0;
-        while at < piece.len() {
-            let (x, y) = piece[at];
-            at += 1;
-            for (to_x, to_y) in [(x.wrapping_sub(1), y), (x + 1, y), (x, y.wrapping_sub(1)), (x, y + 1)] {
-                if to_x < mask.width() && to_y < mask.height() && left.get(to_x, to_y) {
-                    left.set(to_x, to_y, false);
-                    piece.push((to_x, to_y));
-                }
-            }
-        }
-        pieces.push(piece);
-    }
-    pieces
+/// Columns and rows of the pixels that are set.
+fn pixels(mask: &Mask) -> Vec<(usize, usize)> {
+    let all = (0..mask.height()).flat_map(|y| (0..mask.width()).map(move |x| (x, y)));
+    all.filter(|&(x, y)| mask.get(x, y)).collect()
 }
 
 /// `slice` with its walls filled by values of the lung that lies beside them.

@@ -31,17 +31,13 @@ pub fn export(name: &str, config: &Config, weights: &Weights) -> Result<Vec<u8>,
     }
     let Writer { mut graph, faults, .. } = writer;
     if !faults.is_empty() {
-        return Err(inference(name, weights::Error::Mismatch { faults }));
+        return Err(weights::Error::Mismatch { faults }.into());
     }
     if let Some(y) = below {
         let last = config.scales() - 1;
         graph.output(&y, "y", ElementType::F32, &shape(last, CHANNELS));
     }
-    graph.finish().map_err(|error| inference(name, error))
-}
-
-pub(super) fn inference(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Inference { name: name.to_owned(), source: Box::new(source) }
+    Ok(graph.finish()?)
 }
 
 fn shape(scale: usize, channels: usize) -> [Dim; 4] {
@@ -66,20 +62,23 @@ impl Writer<'_> {
         let scaled = self.graph.mul(&noise, &amplitude);
         let Some(below) = below else {
             let both = self.graph.concat(&[&scaled, &scaled], 1);
-            let x = self.stack(scale, config.widths[scale], &both);
+            let input = self.graph.pad(&both, [PADDING as i64; 4], Padding::Zero);
+            let x = self.stack(scale, config.widths[scale], &input);
             return self.graph.tanh(&x);
         };
         let size = self.graph.spatial_shape(&noise);
         let previous = self.graph.resize_to(below, &size, Interpolation::Cubic);
-        let input = self.graph.add(&scaled, &previous);
+        let around = [PADDING as i64; 4];
+        let (scaled, framed) = (self.graph.pad(&scaled, around, Padding::Zero), self.graph.pad(&previous, around, Padding::Edge));
+        let input = self.graph.add(&scaled, &framed);
         let x = self.stack(scale, config.widths[scale], &input);
         let residual = self.graph.tanh(&x);
         self.graph.add(&residual, &previous)
     }
 
-    /// Padding once, then the five convolutions: `[n, 2, h, w] -> [n, 2, h, w]`.
+    /// The five convolutions: `[n, 2, h + 10, w + 10] -> [n, 2, h, w]`.
     fn stack(&mut self, scale: usize, width: usize, input: &Value) -> Value {
-        let mut x = self.graph.pad(input, [PADDING as i64; 4], Padding::Zero);
+        let mut x = input.clone();
         for layer in 0..LAYERS {
             let from = if layer == 0 { CHANNELS } else { width };
             let to = if layer + 1 == LAYERS { CHANNELS } else { width };

@@ -1,13 +1,14 @@
 //! Training, one scale after the other: WGAN-GP and reconstruction (equation 13).
 
 use super::config::{CHANNELS, Config, Training};
-use super::exemplar::{Exemplar, longest_diameter};
+use super::exemplar::Exemplar;
 use super::network::{Mode, Stack, gradient_penalty, resize};
 use crate::noise;
 use crate::training::{self, Adam, Error, Figure, Randomness, keep_named, load_named};
 use crate::weights::Weights;
 use hiresmed_imaging::Plane;
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 /// Adam's decay rates.
@@ -19,6 +20,8 @@ const MASK_THRESHOLD: f32 = 0.0;
 #[derive(Debug)]
 pub struct Learner {
     name: String,
+    /// SHA-256 over image and mask as little-endian `f32`, hex.
+    data: String,
     training: Training,
     config: Config,
     random: Randomness,
@@ -80,14 +83,14 @@ impl Learner {
             widths: (0..sizes.len()).map(|scale| training.width_of(scale)).collect(),
             sizes,
             noise_amplitudes: Vec::new(),
-            lesion_diameter_px: longest_diameter(&mask) as f32 * zoom,
+            lesion_diameter_px: mask.longest_diameter() as f32 * zoom,
             lesion_area_px: mask.area() as f32 * zoom * zoom,
             mask_threshold: MASK_THRESHOLD,
         };
         let random = Randomness::new(seed);
         let name = exemplar.name.clone();
         let mut learner =
-            Self { name, training, config, random, seed, real, finished: Vec::new(), scale: None, steps: 0 };
+            Self { name, data: digest(exemplar), training, config, random, seed, real, finished: Vec::new(), scale: None, steps: 0 };
         match parent {
             None => learner.scale = Some(learner.start_scale(None)),
             Some(parent) => learner.restore(parent)?,
@@ -98,6 +101,12 @@ impl Learner {
     /// The configuration so far; its noise amplitudes grow as scales begin.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Generators of the finished scales, coarse to fine.
+    #[cfg(test)]
+    pub(super) fn generators(&self) -> &[Stack] {
+        &self.finished
     }
 
     /// Index of the scale under way, the number of scales when training is complete.
@@ -195,7 +204,9 @@ impl Learner {
         let (noise, previous) = self.fresh_input(rng);
         let fake = scale.generator.generate(&noise, &previous, Mode::Train);
         let adversarial = -scale.critic.forward(&fake, Mode::Train).mean(Kind::Float);
-        let rebuilt = scale.generator.generate(&scale.noise, &scale.previous, Mode::Train);
+        let fresh = self.training.fresh_reconstruction && self.index() == 0;
+        let noise = if fresh { noise_map(rng, 0, self.config.sizes[0]) } else { scale.noise.shallow_clone() };
+        let rebuilt = scale.generator.generate(&noise, &scale.previous, Mode::Train);
         let error = (rebuilt - &self.real[self.index()]).square().mean(Kind::Float);
         let loss = &adversarial + &error * self.training.reconstruction;
         descend(&mut scale.generator_adam, &loss, rate);
@@ -249,8 +260,7 @@ impl Learner {
     /// What a checkpoint must agree with: everything that the next step depends on.
     fn fingerprint(&self) -> String {
         let settings = serde_json::to_string(&self.training).unwrap_or_default();
-        let sum: f64 = self.real.iter().map(|real| real.sum(Kind::Double).double_value(&[])).sum();
-        format!("{} seed {} image {sum:.9} {settings}", self.name, self.seed)
+        format!("{} seed {} data {} {settings}", self.name, self.seed, self.data)
     }
 }
 
@@ -309,7 +319,9 @@ impl training::Learner for Learner {
             scale.critic_adam.keep(&mut weights, "critic_adam")?;
         }
         let config = serde_json::to_string(&self.config).map_err(|error| Error::Specification(vec![error.to_string()]))?;
-        weights.metadata.insert("config".to_owned(), config);
+        for (key, value) in [("kind", "singan".to_owned()), ("configuration", config), ("data", self.data.clone())] {
+            weights.metadata.insert(key.to_owned(), value);
+        }
         weights.metadata.insert("name".to_owned(), self.name.clone());
         weights.metadata.insert("singan".to_owned(), self.fingerprint());
         weights.metadata.insert("steps".to_owned(), self.steps.to_string());
@@ -337,11 +349,17 @@ fn descend(adam: &mut Adam, loss: &Tensor, rate: f64) {
 }
 
 /// N(0, 1) noise of `scale`, `f32 [1, 2, h, w]`: one map for both channels at scale 0, one each above.
-fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Tensor {
+pub(super) fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Tensor {
     let maps = if scale == 0 { 1 } else { CHANNELS };
     let values = noise::normal(rng, maps * height * width);
     let shape = [1, maps as i64, height as i64, width as i64];
     Tensor::from_slice(&values).reshape(shape).expand([1, CHANNELS as i64, shape[2], shape[3]], false)
+}
+
+/// SHA-256 over image and mask as little-endian `f32`, hex.
+fn digest(exemplar: &Exemplar) -> String {
+    let values = exemplar.image.data().iter().chain(exemplar.mask.data());
+    hex::encode(Sha256::digest(values.flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()))
 }
 
 /// `f32 [h, w]`.

@@ -7,6 +7,7 @@
 mod config;
 mod exemplar;
 mod export;
+mod sample;
 
 #[cfg(feature = "training")]
 mod folder;
@@ -14,13 +15,23 @@ mod folder;
 mod learner;
 #[cfg(feature = "training")]
 mod network;
+#[cfg(feature = "training")]
+mod product;
+#[cfg(all(test, feature = "training"))]
+mod tests;
 
 pub use config::{CHANNELS, Config, Training, generator_parameters};
 pub use exemplar::{Cut, Exemplar};
 pub use export::export;
+pub use sample::{Generator, Lesion};
 
 #[cfg(feature = "training")]
 pub use learner::Learner;
+#[cfg(feature = "training")]
+pub(crate) use product::product;
+
+use crate::weights;
+use hiresmed_inference::{onnx, package, session, tensor};
 
 /// A SinGAN cannot be made or sampled.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +70,29 @@ pub enum Error {
         /// The package's name.
         name: String,
     },
-    /// The graph or its package cannot be read, written or run.
-    #[error("SinGAN {name}: {source}")]
-    Inference {
-        /// The package's name.
-        name: String,
-        /// What the inference crate said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+    /// A diameter outside what can be made.
+    #[error("a lesion of {wanted_px} px cannot be made; ask for {low_px} to {high_px} px")]
+    Range {
+        /// Diameter asked for, px.
+        wanted_px: f32,
+        /// Smallest diameter, px.
+        low_px: f32,
+        /// Largest diameter, px.
+        high_px: f32,
     },
+    /// The weights do not fit the configuration.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// The graph cannot be written.
+    #[error(transparent)]
+    Graph(#[from] onnx::Error),
+    /// The package or one of its files.
+    #[error(transparent)]
+    Package(#[from] package::Error),
+    /// The session.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// A tensor of the session.
+    #[error(transparent)]
+    Tensor(#[from] tensor::Error),
 }

@@ -86,6 +86,15 @@ impl Stack {
         });
     }
 
+    /// The same stack in double precision, for checks by finite differences.
+    #[cfg(test)]
+    pub(super) fn to_double(&self) -> Self {
+        let convert = |(name, tensor): &Named| (name.clone(), tensor.detach().to_kind(Kind::Double));
+        let mut stack = Self::over(self.tensors.iter().map(convert).collect());
+        stack.slope = stack.slope.to_kind(Kind::Double);
+        stack
+    }
+
     /// Turns gradients off: the scale is finished.
     pub fn freeze(&mut self) {
         for &at in &self.trainable {
@@ -116,21 +125,18 @@ impl Stack {
 
     /// The generator's whole output: tanh of the residual plus the previous scale.
     ///
-    /// `noise` and `previous` are `f32 [N, 2, h, w]`; noise is already multiplied by its amplitude. Zero padding is put once,
-    /// on both, so the output is `[N, 2, h, w]`.
+    /// `noise` and `previous` are `f32 [N, 2, h, w]`; noise is already multiplied by its amplitude. Padding is put once, so the output
+    /// is `[N, 2, h, w]`: zeros around the noise, the edge's own values around the image. The published recipe pads both with
+    /// zeros; in a lung crop zero is tissue, and that frame comes too near when a lesion is sampled smaller than it was learned.
     pub fn generate(&self, noise: &Tensor, previous: &Tensor, mode: Mode) -> Tensor {
-        let input = pad(&(noise + previous));
+        let around = [PADDING as i64; 4];
+        let input = noise.constant_pad_nd(around) + previous.replication_pad2d(around);
         self.forward(&input, mode).tanh() + previous
     }
 }
 
 fn zeros(shape: &[i64]) -> Tensor {
     Tensor::zeros(shape, (Kind::Float, Device::Cpu))
-}
-
-/// Zero-pads both axes by [`PADDING`].
-fn pad(x: &Tensor) -> Tensor {
-    x.constant_pad_nd([PADDING as i64; 4])
 }
 
 /// Bicubic resize (a = -0.75, pixel centres aligned, no antialiasing) of `f32 [N, C, h, w]` to `[height, width]`; what the
@@ -147,9 +153,9 @@ pub fn resize(x: &Tensor, [height, width]: [usize; 2]) -> Tensor {
 /// respect to its input (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the critic's weights.
 pub fn gradient_penalty(critic: &Stack, input: &Tensor) -> Tensor {
     let input = input.detach().set_requires_grad(true);
-    let output = critic.forward(&input, Mode::Train).sum(Kind::Float);
+    let output = critic.forward(&input, Mode::Train).sum(input.kind());
     let gradient = Tensor::run_backward(&[output], &[&input], true, true);
-    let norm = gradient[0].square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let norm = gradient[0].square().sum_dim_intlist([1i64].as_slice(), false, input.kind());
     // The square root's slope at 0 is infinite: a gradient of exactly 0 would make the weights NaN.
-    ((norm + 1e-12).sqrt() - 1.0).square().mean(Kind::Float)
+    ((norm + 1e-12).sqrt() - 1.0).square().mean(input.kind())
 }

@@ -25,10 +25,10 @@ pub fn export(config: &Config, weights: &Weights) -> Result<Vec<u8>, Error> {
     let logits = writer.network(config, &x);
     let Writer { mut graph, faults, .. } = writer;
     if !faults.is_empty() {
-        return Err(Error::inference(weights::Error::Mismatch { faults }));
+        return Err(weights::Error::Mismatch { faults }.into());
     }
     graph.output(&logits, "logits", ElementType::F32, &dims);
-    graph.finish().map_err(Error::inference)
+    Ok(graph.finish()?)
 }
 
 struct Writer<'a> {

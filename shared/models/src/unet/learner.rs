@@ -1,12 +1,13 @@
 //! Training on slices and their permissible regions.
 
 use super::augment::augment;
-use super::config::Training;
+use super::config::{Config, Training};
 use super::network::{Network, losses};
 use crate::training::{self, Adam, Error, Figure, Pair, Randomness, keep_named, load_named};
 use crate::weights::Weights;
 use hiresmed_imaging::Plane;
 use rand::RngExt;
+use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 /// Adam's decay rates.
@@ -15,6 +16,8 @@ const BETA: (f64, f64) = (0.9, 0.999);
 /// A U-Net in training.
 #[derive(Debug)]
 pub struct Learner {
+    /// SHA-256 over images and masks as little-endian `f32`, hex.
+    data: String,
     training: Training,
     random: Randomness,
     seed: u64,
@@ -60,16 +63,32 @@ impl Learner {
             return Err(Error::Specification(faults));
         }
         let side = training.config.side;
+        let mut hash = Sha256::new();
+        for plane in samples.iter().flat_map(|(image, mask)| [image, mask]) {
+            hash.update(plane.data().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        }
+        let data = hex::encode(hash.finalize());
         let tensors = |(image, mask): &(Plane, Plane)| (square(image, side), square(mask, side).gt(0.0).to_kind(Kind::Float));
         let samples: Vec<_> = samples.iter().map(tensors).collect();
         let random = Randomness::new(seed);
         let network = Network::new(&training.config, &mut random.generator(0, "unet weights"));
         let adam = Adam::new(network.named(), BETA, 1e-8);
-        let mut learner = Self { training, random, seed, samples, network, adam, steps: 0 };
+        let mut learner = Self { data, training, random, seed, samples, network, adam, steps: 0 };
         if let Some(parent) = parent {
             learner.restore(parent)?;
         }
         Ok(learner)
+    }
+
+    /// The network's configuration.
+    pub fn config(&self) -> &Config {
+        &self.training.config
+    }
+
+    /// The network itself.
+    #[cfg(test)]
+    pub(super) fn network(&self) -> &Network {
+        &self.network
     }
 
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
@@ -87,8 +106,7 @@ impl Learner {
     /// What a checkpoint must agree with: everything that the next step depends on.
     fn fingerprint(&self) -> String {
         let settings = serde_json::to_string(&self.training).unwrap_or_default();
-        let sum: f64 = self.samples.iter().map(|(image, _)| image.sum(Kind::Double).double_value(&[])).sum();
-        format!("{} slices {sum:.6} seed {} {settings}", self.samples.len(), self.seed)
+        format!("data {} seed {} {settings}", self.data, self.seed)
     }
 
     /// One augmented batch: images and masks, `f32 [batch, 1, side, side]`.
@@ -131,7 +149,9 @@ impl training::Learner for Learner {
         self.adam.keep(&mut weights, "adam")?;
         let config = serde_json::to_string(&self.training.config);
         let config = config.map_err(|error| Error::Specification(vec![error.to_string()]))?;
-        weights.metadata.insert("config".to_owned(), config);
+        for (key, value) in [("kind", "unet".to_owned()), ("configuration", config), ("data", self.data.clone())] {
+            weights.metadata.insert(key.to_owned(), value);
+        }
         weights.metadata.insert("unet".to_owned(), self.fingerprint());
         weights.metadata.insert("steps".to_owned(), self.steps.to_string());
         Ok(weights)

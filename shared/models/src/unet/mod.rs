@@ -5,6 +5,7 @@
 
 mod config;
 mod export;
+mod zones;
 
 #[cfg(feature = "training")]
 mod augment;
@@ -12,11 +13,21 @@ mod augment;
 mod learner;
 #[cfg(feature = "training")]
 mod network;
+#[cfg(feature = "training")]
+mod product;
+#[cfg(all(test, feature = "training"))]
+mod tests;
 
 pub use config::{Config, Training};
 pub use export::export;
+pub use zones::DangerZones;
 #[cfg(feature = "training")]
 pub use learner::Learner;
+#[cfg(feature = "training")]
+pub(crate) use product::product;
+
+use crate::weights;
+use hiresmed_inference::{onnx, package, session, tensor};
 
 /// A U-Net cannot be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +41,19 @@ pub enum Error {
     /// The graph gave something that is no number.
     #[error("danger-zone U-Net: the graph gave a value that is not finite; its weights are damaged, train or fetch it again")]
     NotFinite,
-    /// The graph or its package cannot be read, written or run.
-    #[error("danger-zone U-Net: {0}")]
-    Inference(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl Error {
-    fn inference(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Inference(Box::new(source))
-    }
+    /// The weights do not fit the configuration.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// The graph cannot be written.
+    #[error(transparent)]
+    Graph(#[from] onnx::Error),
+    /// The package or one of its files.
+    #[error(transparent)]
+    Package(#[from] package::Error),
+    /// The session.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// A tensor of the session.
+    #[error(transparent)]
+    Tensor(#[from] tensor::Error),
 }

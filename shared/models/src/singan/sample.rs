@@ -1,0 +1,224 @@
+//! Lesions of a wanted diameter from noise alone, through ONNX Runtime.
+
+use super::Error;
+use super::config::{CHANNELS, Config};
+use crate::noise;
+use hiresmed_imaging::{Mask, Plane, resample};
+use hiresmed_inference::package::{Kind, Package};
+use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor};
+use rand_chacha::ChaCha8Rng;
+
+/// Coarse samples that are drawn before a request is refused.
+const TRIES: u32 = 24;
+/// Times that one coarse sample is refined again at a corrected size.
+const CORRECTIONS: u32 = 3;
+/// Largest relative error of the delivered diameter.
+const TOLERANCE: f64 = 0.1;
+/// Largest factor of the last resample, which is to correct the size and not to make it.
+const LAST_RESAMPLE: f64 = 1.3;
+/// Mask areas outside this range, relative to the exemplar's at the same diameter, are no lesions.
+const AREA_RANGE: std::ops::RangeInclusive<f64> = 0.3..=1.8;
+/// Pixels around the mask that a patch keeps, for blending.
+const MARGIN_PX: usize = 4;
+/// Diameters that can be asked for, px: under 3 px a mask has no shape; the upper bound keeps memory bounded.
+const DIAMETER_RANGE: std::ops::RangeInclusive<f32> = 3.0..=256.0;
+
+/// A sampled lesion: a patch of image around it, and its mask.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lesion {
+    /// The patch, normalised to [-1, 1]: the lesion and at least 4 px of what surrounds it.
+    pub image: Plane,
+    /// The lesion: one 8-connected component without holes, same size as the patch, clear of its border.
+    pub mask: Mask,
+    /// Longest in-plane diameter of the mask, px.
+    pub diameter_px: f32,
+}
+
+/// A SinGAN package, opened.
+#[derive(Debug)]
+pub struct Generator {
+    name: String,
+    config: Config,
+    session: Session,
+    inputs: Vec<String>,
+}
+
+impl Generator {
+    /// Opens a package's `generate` graph.
+    ///
+    /// # Errors
+    /// For a package of another kind, without a usable configuration, or whose graph does not open.
+    pub fn open(package: &Package, runtime: &Runtime, options: &SessionOptions) -> Result<Self, Error> {
+        let name = package.name().to_owned();
+        let fault = |fault: String| Error::Configuration { name: name.clone(), faults: vec![fault] };
+        if package.kind() != Kind::Singan {
+            return Err(fault(format!("the package is a {}, not a singan", package.kind())));
+        }
+        let config: Config = serde_json::from_value(package.description().configuration.clone())
+            .map_err(|error| fault(format!("configuration: {error}")))?;
+        let session = package.session("generate", runtime, options)?;
+        Self::new(&name, config, session)
+    }
+
+    /// A generator over an open session of a graph as [`export`](super::export()) writes it.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] with every fault.
+    pub fn new(name: &str, config: Config, session: Session) -> Result<Self, Error> {
+        let mut faults = config.faults();
+        let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
+        if inputs.len() != config.scales() {
+            faults.push(format!("the graph has {} inputs for {} scales", inputs.len(), config.scales()));
+        }
+        if faults.is_empty() {
+            Ok(Self { name: name.to_owned(), config, session, inputs })
+        } else {
+            Err(Error::Configuration { name: name.to_owned(), faults })
+        }
+    }
+
+    /// The package's name: the exemplar.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Draws a lesion whose longest diameter is within 10 % of `diameter_px`.
+    ///
+    /// The coarse scales draw its shape at the size they learned; the fine scales refine it at the size asked for, so that texture
+    /// and edges keep the width of the scanner's pixels. The diameter is measured, and the same coarse sample refined again where it
+    /// is off; a small resample takes the rest. What is no lesion (too small or large an area for its diameter, cut by the
+    /// patch's border) is drawn again.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a diameter that cannot be made, [`Error::Diameter`] when no draw succeeds, [`Error::NotFinite`],
+    /// [`Error::Session`].
+    pub fn sample(&self, rng: &mut ChaCha8Rng, diameter_px: f32) -> Result<Lesion, Error> {
+        if !DIAMETER_RANGE.contains(&diameter_px) {
+            return Err(Error::Range { wanted_px: diameter_px, low_px: *DIAMETER_RANGE.start(), high_px: *DIAMETER_RANGE.end() });
+        }
+        let mut last = String::from("no lesion");
+        for _ in 0..TRIES {
+            match self.attempt(rng, f64::from(diameter_px))? {
+                Ok(lesion) => return Ok(lesion),
+                Err(reason) => last = reason,
+            }
+        }
+        Err(Error::Diameter { name: self.name.clone(), tries: TRIES, wanted_px: diameter_px, last })
+    }
+
+    /// One coarse sample, refined until its size fits; the inner error says why it is no lesion of that size.
+    fn attempt(&self, rng: &mut ChaCha8Rng, wanted: f64) -> Result<Result<Lesion, String>, Error> {
+        let coarse = self.config.scales().div_ceil(2);
+        let coarse_noise: Vec<Tensor> =
+            (0..coarse).map(|scale| noise_map(rng, scale, self.config.sizes[scale])).collect::<Result<_, _>>()?;
+        let mut zoom = wanted / f64::from(self.config.lesion_diameter_px);
+        let mut outcome = Err("no lesion".to_owned());
+        for _ in 0..CORRECTIONS {
+            let mut inputs = coarse_noise.clone();
+            for scale in coarse..self.config.scales() {
+                inputs.push(noise_map(rng, scale, self.size(scale, zoom))?);
+            }
+            let (image, channel) = self.run(inputs)?;
+            let Some(found) = Found::in_channel(&channel, self.config.mask_threshold) else {
+                return Ok(Err("an empty mask".to_owned()));
+            };
+            let factor = wanted / found.diameter;
+            if (factor.recip() - 1.0).abs() <= TOLERANCE {
+                return Ok(self.accept(&image, found));
+            }
+            outcome = Err(format!("{:.1} px", found.diameter));
+            if (1.0 / LAST_RESAMPLE..=LAST_RESAMPLE).contains(&factor) {
+                let lesion = self.resampled(&image, &channel, factor, wanted);
+                if lesion.is_ok() {
+                    return Ok(lesion);
+                }
+            }
+            // A sample twice too small or large is another shape than the exemplar's: half the way keeps it from running off.
+            zoom *= factor.clamp(0.5, 2.0);
+        }
+        Ok(outcome)
+    }
+
+    /// Size of `scale`'s noise at `zoom`: enlarged as a whole, but not reduced twice, since a scale that is smaller than the next
+    /// one would only lose detail.
+    fn size(&self, scale: usize, zoom: f64) -> [usize; 2] {
+        let size = if zoom < 1.0 { self.config.finest() } else { self.config.sizes[scale] };
+        size.map(|side| ((side as f64 * zoom).round() as usize).max(4))
+    }
+
+    /// Runs all scales: image and mask channel, `[h, w]` each.
+    fn run(&self, noises: Vec<Tensor>) -> Result<(Plane, Plane), Error> {
+        let inputs: Vec<(&str, Tensor)> = self.inputs.iter().map(String::as_str).zip(noises).collect();
+        let (shape, data) = self.session.run_single(&inputs)?.into_f32()?;
+        let [1, CHANNELS, height, width] = shape[..] else {
+            let fault = format!("the graph gave shape {shape:?}, expected [1, {CHANNELS}, h, w]");
+            return Err(Error::Configuration { name: self.name.clone(), faults: vec![fault] });
+        };
+        if data.iter().any(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { name: self.name.clone() });
+        }
+        let (image, mask) = data.split_at(width * height);
+        let image = image.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
+        Ok((Plane::new(width, height, image), Plane::new(width, height, mask.to_vec())))
+    }
+
+    /// The sample at `factor` times its size, if its diameter then fits.
+    fn resampled(&self, image: &Plane, channel: &Plane, factor: f64, wanted: f64) -> Result<Lesion, String> {
+        let side = |side: usize| ((side as f64 * factor).round() as usize).max(1);
+        let (width, height) = (side(image.width()), side(image.height()));
+        let filter = resample::Filter::Bicubic;
+        let (image, channel) = (resample::resize(image, width, height, filter), resample::resize(channel, width, height, filter));
+        let found = Found::in_channel(&channel, self.config.mask_threshold).ok_or("an empty mask")?;
+        if (found.diameter / wanted - 1.0).abs() > TOLERANCE {
+            return Err(format!("{:.1} px", found.diameter));
+        }
+        self.accept(&image, found)
+    }
+
+    /// The lesion, cropped to its mask and a margin, unless it is none.
+    fn accept(&self, image: &Plane, found: Found) -> Result<Lesion, String> {
+        let scale = found.diameter / f64::from(self.config.lesion_diameter_px);
+        let area = found.mask.area() as f64 / (scale * scale * f64::from(self.config.lesion_area_px));
+        if !AREA_RANGE.contains(&area) {
+            return Err(format!("{:.1} px, but {area:.2} times the exemplar's area", found.diameter));
+        }
+        let bounds = found.mask.bounds().ok_or("an empty mask")?;
+        let (right, bottom) = (bounds.left + bounds.width, bounds.top + bounds.height);
+        if bounds.left == 0 || bounds.top == 0 || right == image.width() || bottom == image.height() {
+            return Err(format!("{:.1} px, cut by the patch's border", found.diameter));
+        }
+        // Pixels of the margin that lie outside the sample take the nearest one's value.
+        let (width, height) = (bounds.width + 2 * MARGIN_PX, bounds.height + 2 * MARGIN_PX);
+        let column = |x: usize| (bounds.left + x).saturating_sub(MARGIN_PX).min(image.width() - 1);
+        let row = |y: usize| (bounds.top + y).saturating_sub(MARGIN_PX).min(image.height() - 1);
+        let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let data = pixels.map(|(x, y)| image.at(column(x), row(y)).clamp(-1.0, 1.0)).collect();
+        let mask = Mask::from_fn(width, height, |x, y| {
+            let inside = |at: usize, size: usize| (MARGIN_PX..size - MARGIN_PX).contains(&at);
+            inside(x, width) && inside(y, height) && found.mask.get(column(x), row(y))
+        });
+        Ok(Lesion { image: Plane::new(width, height, data), mask, diameter_px: found.diameter as f32 })
+    }
+}
+
+/// The lesion in a mask channel.
+struct Found {
+    mask: Mask,
+    diameter: f64,
+}
+
+impl Found {
+    /// The largest piece above `threshold`, its holes filled.
+    fn in_channel(channel: &Plane, threshold: f32) -> Option<Self> {
+        let above = Mask::from_fn(channel.width(), channel.height(), |x, y| channel.at(x, y) > threshold);
+        let mask = above.largest_component().holes_filled();
+        let diameter = mask.longest_diameter();
+        (diameter > 0.0).then_some(Self { mask, diameter })
+    }
+}
+
+/// N(0, 1) noise of a scale, `f32 [1, c, h, w]`: one map for both channels at scale 0, one each above.
+fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Result<Tensor, Error> {
+    let channels = if scale == 0 { 1 } else { CHANNELS };
+    Ok(Tensor::f32([1, channels, height, width], noise::normal(rng, channels * height * width))?)
+}

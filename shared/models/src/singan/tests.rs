@@ -1,0 +1,168 @@
+//! The networks in libtorch against their ONNX graph, finite differences and themselves after an interruption.
+
+use super::export::export;
+use super::learner::{Learner, noise_map};
+use super::network::{Mode, Stack, gradient_penalty, resize};
+use super::{Config, Exemplar, Generator, Training, generator_parameters};
+use crate::training::{Error, Learner as _};
+use hiresmed_imaging::Plane;
+use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor as HostTensor};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use tch::{Kind, Tensor};
+
+fn rng(seed: u8) -> ChaCha8Rng {
+    ChaCha8Rng::from_seed([seed; 32])
+}
+
+/// A bright disc of 12 px in 32 x 32, with its mask.
+fn disc() -> Exemplar {
+    let value = |at: usize, low: f32, high: f32| {
+        let (x, y) = ((at % 32) as f32 - 15.5, (at / 32) as f32 - 15.5);
+        low + (high - low) / (1.0 + (x.hypot(y) - 6.0).exp())
+    };
+    let plane = |low, high| Plane::new(32, 32, (0..32 * 32).map(|at| value(at, low, high)).collect());
+    Exemplar { name: "disc".into(), image: plane(-0.8, 0.4), mask: plane(-1.0, 1.0) }
+}
+
+fn tiny(iterations: u64) -> Training {
+    Training { iterations, ..Training::preset("tiny").unwrap() }
+}
+
+#[test]
+fn a_generator_has_the_parameters_counted_by_hand() {
+    let count: usize = Stack::new(32, 2, &mut rng(1)).parameters().iter().map(|(_, tensor)| tensor.numel()).sum();
+    assert_eq!(count, generator_parameters(32));
+}
+
+#[test]
+fn the_gradient_penalty_differentiates_twice() {
+    // In double precision: the derivative of the penalty by a weight against the penalty's own finite difference.
+    let critic = Stack::new(3, 1, &mut rng(2)).to_double();
+    let input = noise_map(&mut rng(3), 1, [13, 13]).to_kind(Kind::Double);
+    let parameters: Vec<Tensor> = critic.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+    let penalty = || gradient_penalty(&critic, &input);
+    let analytic = Tensor::run_backward(&[penalty()], &parameters[..3], false, false);
+    // Weight of the first convolution, and of the first norm (parameters 0 and 2).
+    for (at, index) in [(0, 5), (2, 1)] {
+        let step = 1e-5;
+        let flat = parameters[at].detach().reshape([-1]);
+        let value = flat.double_value(&[index]);
+        let set = |value: f64| tch::no_grad(|| flat.get(index).fill_(value));
+        let _ = set(value + step);
+        let above = penalty().double_value(&[]);
+        let _ = set(value - step);
+        let below = penalty().double_value(&[]);
+        let _ = set(value);
+        let numeric = (above - below) / (2.0 * step);
+        let found = analytic[at].reshape([-1]).double_value(&[index]);
+        assert!((found - numeric).abs() <= 1e-4 * numeric.abs().max(1e-3), "{at}: {found} against {numeric}");
+        assert!(numeric.abs() > 1e-9, "a weight that the penalty does not see proves nothing");
+    }
+}
+
+#[test]
+fn an_interrupted_training_resumes_bit_by_bit() {
+    let exemplar = disc();
+    let mut whole = Learner::new(&exemplar, tiny(3), 7, None).unwrap();
+    // Five of nine steps: the middle of the second scale.
+    let mut first = Learner::new(&exemplar, tiny(3), 7, None).unwrap();
+    assert!(whole.steps_planned() > 6);
+    for _ in 0..5 {
+        first.step().unwrap();
+    }
+    let checkpoint = first.checkpoint().unwrap();
+    let mut second = Learner::new(&exemplar, tiny(3), 7, Some(&checkpoint)).unwrap();
+    while whole.steps_done() < whole.steps_planned() {
+        whole.step().unwrap();
+    }
+    while second.steps_done() < second.steps_planned() {
+        second.step().unwrap();
+    }
+    assert_eq!(whole.checkpoint().unwrap(), second.checkpoint().unwrap());
+    let other = Learner::new(&exemplar, tiny(4), 7, Some(&checkpoint)).unwrap_err();
+    assert!(matches!(other, Error::Parent(_)), "{other}");
+}
+
+#[test]
+fn reconstruction_falls_on_one_exemplar() {
+    let training = Training { width: 8, reconstruction: 100.0, iterations: 40, ..Training::preset("tiny").unwrap() };
+    let mut learner = Learner::new(&disc(), training, 1, None).unwrap();
+    let error = |learner: &mut Learner| {
+        let figures = learner.step().unwrap();
+        figures.iter().find(|(name, _)| *name == "reconstruction").unwrap().1
+    };
+    let first = error(&mut learner);
+    let last = (1..40).map(|_| error(&mut learner)).last().unwrap();
+    assert!(last < 0.5 * first, "{first} to {last}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_training() {
+    let mut exemplar = disc();
+    exemplar.image.set(3, 3, f32::NAN);
+    let mut learner = Learner::new(&exemplar, tiny(2), 1, None).unwrap();
+    let error = learner.step().unwrap_err();
+    assert!(matches!(error, Error::NotFinite { step: 0, .. }), "{error}");
+}
+
+/// The pyramid in libtorch: what the exported graph must equal.
+fn forward(config: &Config, generators: &[Stack], noises: &[Tensor]) -> Tensor {
+    let mut output = Tensor::zeros([1], (Kind::Float, tch::Device::Cpu));
+    for (scale, generator) in generators.iter().enumerate() {
+        let size = noises[scale].size();
+        let noise = &noises[scale] * f64::from(config.noise_amplitudes[scale]);
+        let previous = match scale {
+            0 => noise.zeros_like(),
+            _ => resize(&output, [size[2] as usize, size[3] as usize]),
+        };
+        output = tch::no_grad(|| generator.generate(&noise, &previous, Mode::Frozen));
+    }
+    output
+}
+
+#[test]
+fn the_graph_equals_libtorch_at_two_sizes() {
+    let mut learner = Learner::new(&disc(), tiny(2), 5, None).unwrap();
+    while learner.steps_done() < learner.steps_planned() {
+        learner.step().unwrap();
+    }
+    let (config, weights) = (learner.config().clone(), learner.checkpoint().unwrap());
+    let graph = export("disc", &config, &weights).unwrap();
+    let session = Session::open(&Runtime::load().unwrap(), &graph, &SessionOptions::default()).unwrap();
+    let other: Vec<[usize; 2]> = config.sizes.iter().map(|[h, w]| [h * 2 / 3, w * 3 / 2]).collect();
+    for (seed, sizes) in [(1, config.sizes.clone()), (2, other)] {
+        let mut rng = rng(seed);
+        let noises: Vec<Tensor> = sizes.iter().enumerate().map(|(at, &size)| noise_map(&mut rng, at, size)).collect();
+        let expected = forward(&config, learner.generators(), &noises);
+        let host = |(at, noise): (usize, &Tensor)| {
+            let maps = if at == 0 { noise.narrow(1, 0, 1) } else { noise.shallow_clone() };
+            let shape: Vec<usize> = maps.size().iter().map(|&size| size as usize).collect();
+            HostTensor::f32(shape, Vec::<f32>::try_from(maps.contiguous().reshape([-1])).unwrap()).unwrap()
+        };
+        let names: Vec<String> = (0..sizes.len()).map(|scale| format!("z{scale}")).collect();
+        let inputs: Vec<(&str, HostTensor)> = names.iter().map(String::as_str).zip(noises.iter().enumerate().map(host)).collect();
+        let (shape, found) = session.run_single(&inputs).unwrap().into_f32().unwrap();
+        assert_eq!(shape, expected.size().iter().map(|&size| size as usize).collect::<Vec<_>>());
+        let difference = Tensor::from_slice(&found).reshape(expected.size()) - &expected;
+        let worst = difference.abs().max().double_value(&[]);
+        assert!(worst <= 1e-4, "{worst}");
+    }
+}
+
+#[test]
+fn a_generator_refuses_what_it_cannot_make() {
+    let learner = Learner::new(&disc(), tiny(2), 5, None).unwrap();
+    let mut config = learner.config().clone();
+    config.noise_amplitudes = vec![1.0; config.scales()];
+    assert!(export("disc", &config, &learner.checkpoint().unwrap()).unwrap_err().to_string().contains("missing"));
+    let mut trained = Learner::new(&disc(), tiny(1), 5, None).unwrap();
+    while trained.steps_done() < trained.steps_planned() {
+        trained.step().unwrap();
+    }
+    let graph = export("disc", trained.config(), &trained.checkpoint().unwrap()).unwrap();
+    let session = Session::open(&Runtime::load().unwrap(), &graph, &SessionOptions::default()).unwrap();
+    let generator = Generator::new("disc", trained.config().clone(), session).unwrap();
+    for wanted in [f32::NAN, 0.0, -3.0, 1e9] {
+        assert!(matches!(generator.sample(&mut rng(1), wanted), Err(super::Error::Range { .. })));
+    }
+}
