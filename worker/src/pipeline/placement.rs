@@ -61,7 +61,7 @@ impl Locator {
             )));
         }
         let permissible = self.danger_zones.permissible(plane).map_err(|error| fail(error.into()))?.and(&body);
-        let weights = self.density.weights(&body, plane.spacing);
+        let weights = self.density.weights(&body, plane.spacing).map_err(|error| fail(error.into()))?;
         Ok(Anatomy { weights, permissible, body })
     }
 }
