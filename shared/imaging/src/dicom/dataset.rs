@@ -2,9 +2,7 @@
 //! allocated (PS3.5 chapter 7, PS3.10 chapter 7). What was read before a fault stays readable, so that a refusal can
 //! still say what the file is.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -45,6 +43,10 @@ pub(super) struct Dataset<'a> {
 impl<'a> Dataset<'a> {
     fn new(encoding: Encoding) -> Self {
         Self { encoding, elements: BTreeMap::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.elements.is_empty()
     }
 
     pub(super) fn encoding(&self) -> Encoding {
@@ -97,50 +99,6 @@ impl<'a> Dataset<'a> {
     }
 }
 
-/// A file split into its transfer syntax and its data set's bytes.
-#[derive(Debug)]
-pub(super) struct Envelope<'a> {
-    /// As the file meta information states it; `None` where that is missing.
-    pub transfer_syntax: Option<String>,
-    /// Whether there was file meta information at all.
-    pub has_meta: bool,
-    pub encoding: Encoding,
-    /// Inflated where the transfer syntax is deflated.
-    pub data: Cow<'a, [u8]>,
-}
-
-/// Finds the data set in `bytes`: with or without preamble, with or without file meta information (PS3.10 7.1).
-pub(super) fn open(bytes: &[u8], limit: u64) -> Result<Envelope<'_>, Fault> {
-    let start = match bytes {
-        _ if bytes.get(128..132) == Some(b"DICM".as_slice()) => 132,
-        _ if bytes.starts_with(b"DICM") => 4,
-        _ => 0,
-    };
-    let rest = &bytes[start..];
-    let mut meta = Dataset::new(Encoding::Explicit);
-    let mut reader = Reader { bytes: rest, position: 0, encoding: Encoding::Explicit };
-    while reader.group() == Some(2) {
-        reader.element(&mut meta, 0)?;
-    }
-    let has_meta = !meta.elements.is_empty();
-    if start == 0 && !has_meta && sniff(rest).is_none() {
-        return Err(Fault::NotDicom);
-    }
-    let transfer_syntax = meta.text(tags::TRANSFER_SYNTAX_UID);
-    let data = &rest[reader.position..];
-    let encoding = match transfer_syntax.as_deref() {
-        Some("1.2.840.10008.1.2") => Encoding::Implicit,
-        Some("1.2.840.10008.1.2.2") => Encoding::BigEndian,
-        Some(_) => Encoding::Explicit,
-        None => sniff(data).unwrap_or(Encoding::Implicit),
-    };
-    let data = match transfer_syntax.as_deref() {
-        Some("1.2.840.10008.1.2.1.99") => Cow::Owned(inflate(data, limit)?),
-        _ => Cow::Borrowed(data),
-    };
-    Ok(Envelope { transfer_syntax, has_meta, encoding, data })
-}
-
 /// All top-level elements, and the fault that ended the reading early, if one did.
 pub(super) fn parse(data: &[u8], encoding: Encoding) -> (Dataset<'_>, Option<Fault>) {
     let mut dataset = Dataset::new(encoding);
@@ -157,37 +115,14 @@ pub(super) fn parse(data: &[u8], encoding: Encoding) -> (Dataset<'_>, Option<Fau
     (dataset, None)
 }
 
-/// The encoding that the first element suggests; `None` when nothing fits.
-fn sniff(data: &[u8]) -> Option<Encoding> {
-    let first: &[u8; 8] = data.first_chunk()?;
-    let letters = first[4].is_ascii_uppercase() && first[5].is_ascii_uppercase();
-    let (little, big) = (u16::from_le_bytes([first[0], first[1]]), u16::from_be_bytes([first[0], first[1]]));
-    match (letters, little, big) {
-        (true, 2..=0x40, _) => Some(Encoding::Explicit),
-        (true, _, 2..=0x40) => Some(Encoding::BigEndian),
-        (false, 2..=0x40, _) => {
-            let length = u32::from_le_bytes([first[4], first[5], first[6], first[7]]);
-            (length as usize <= data.len()).then_some(Encoding::Implicit)
-        }
-        _ => None,
+/// The elements of group 0002 at the start of `bytes`, and how many bytes they take.
+pub(super) fn parse_meta(bytes: &[u8]) -> Result<(Dataset<'_>, usize), Fault> {
+    let mut meta = Dataset::new(Encoding::Explicit);
+    let mut reader = Reader { bytes, position: 0, encoding: Encoding::Explicit };
+    while reader.group() == Some(2) {
+        reader.element(&mut meta, 0)?;
     }
-}
-
-fn inflate(data: &[u8], limit: u64) -> Result<Vec<u8>, Fault> {
-    let mut inflated = Vec::new();
-    let mut decoder = flate2::read::DeflateDecoder::new(data).take(limit + 1);
-    decoder.read_to_end(&mut inflated).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Fault::Truncated {
-            what: "the deflated data set".into(),
-            declared: data.len() as u64 + 1,
-            available: data.len() as u64,
-        },
-        _ => Fault::Malformed(format!("the deflated data set is damaged ({error})")),
-    })?;
-    if inflated.len() as u64 > limit {
-        return Err(Fault::TooLarge { what: "the inflated data set", needed: inflated.len() as u64, limit });
-    }
-    Ok(inflated)
+    Ok((meta, reader.position))
 }
 
 struct Reader<'a> {

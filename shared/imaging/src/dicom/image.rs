@@ -8,7 +8,7 @@ use dicom_dictionary_std::tags;
 use super::attributes::Attributes;
 use super::codec::{Codec, Colour, Layout, native_frame_bytes};
 use super::dataset::{self, Dataset, Encoding, Value};
-use super::frames;
+use super::{envelope, frames};
 use crate::{Error, Fault, Plane};
 
 /// Bounds on what a file may cost.
@@ -83,7 +83,7 @@ pub(crate) fn read_bounded(path: &Path, options: ReadOptions) -> Result<Vec<u8>,
 
 /// The attributes as far as they can be read, and the image or the reason why there is none.
 pub(crate) fn describe(bytes: &[u8], name: &Path, options: ReadOptions) -> (Attributes, Result<DicomImage, Fault>) {
-    let envelope = match dataset::open(bytes, options.limit_bytes) {
+    let envelope = match envelope::open(bytes, options.limit_bytes) {
         Ok(envelope) => envelope,
         Err(fault) => return (Attributes::default(), Err(fault)),
     };

@@ -6,6 +6,7 @@
 mod attributes;
 mod codec;
 mod dataset;
+mod envelope;
 mod frames;
 mod image;
 pub mod write;
