@@ -15,7 +15,8 @@ mod learner;
 mod network;
 #[cfg(feature = "training")]
 mod product;
-#[cfg(all(test, feature = "training"))]
+#[cfg(test)]
+#[cfg(feature = "training")]
 mod tests;
 
 pub use config::{Config, Training};

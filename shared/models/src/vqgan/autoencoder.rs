@@ -189,7 +189,8 @@ impl Autoencoder {
     /// # Errors
     /// Those of the sessions.
     pub fn reconstruct_on_device(&self, images: &[Plane]) -> Result<Option<DeviceTensor>, Error> {
-        let fits = |image: &Plane| image.width() % self.stride == 0 && image.height() % self.stride == 0;
+        let fits =
+            |image: &Plane| image.width().is_multiple_of(self.stride) && image.height().is_multiple_of(self.stride);
         let uniform =
             images.first().is_some_and(|first| images.iter().all(|image| same_size(first, image) && fits(image)));
         let (Some(encoder), Some(decoder), true) = (&self.encoder, &self.decoder, uniform && self.channels == 1) else {

@@ -234,9 +234,9 @@ impl Training {
             "ct512" => Self {
                 crops: vec![
                     Crops { from_step: 0, size: 192, batch: 2 },
-                    Crops { from_step: 6_000, size: 384, batch: 1 },
+                    Crops { from_step: 4_400, size: 384, batch: 1 },
                 ],
-                ..base(7_000, 192, 2)
+                ..base(5_000, 192, 2)
             },
             "hires" => base(40_000, 512, 4),
             "paper" => Self {
@@ -312,7 +312,7 @@ impl Training {
             check(crops.batch > 0, "a batch is 0, allowed is 1 or more".into());
         }
         check(
-            self.discriminator_width % 4 == 0 && self.discriminator_width > 0,
+            self.discriminator_width.is_multiple_of(4) && self.discriminator_width > 0,
             format!("discriminator_width is {}, allowed are multiples of 4", self.discriminator_width),
         );
         faults
@@ -373,8 +373,8 @@ mod tests {
     #[test]
     fn crops_change_with_the_step() {
         let training = Training::preset("ct512").unwrap();
-        assert_eq!(training.crops_at(5_999).unwrap().size, 192);
-        assert_eq!(training.crops_at(6_000).unwrap().size, 384);
+        assert_eq!(training.crops_at(4_399).unwrap().size, 192);
+        assert_eq!(training.crops_at(4_400).unwrap().size, 384);
     }
 
     #[test]

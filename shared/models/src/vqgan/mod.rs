@@ -38,5 +38,6 @@ pub(crate) use product::product;
 #[cfg(feature = "training")]
 pub use step::Learner;
 
-#[cfg(all(test, feature = "training"))]
+#[cfg(test)]
+#[cfg(feature = "training")]
 mod tests;

@@ -1,13 +1,16 @@
 //! Training on a tiny configuration, and the exported graphs against libtorch.
 
-use hiresmed_imaging::Plane;
-use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor as Host, package::Package};
+use hiresmed_imaging::{Plane, series};
+use hiresmed_inference::{
+    Runtime, Session, SessionOptions, Tensor as Host,
+    package::{self, Catalogue, Package},
+};
 use tch::Tensor;
 
 use super::{Autoencoder, Block, Config, Learner, Network, Training, export};
 use crate::{
     training::{self, Budget, Dataset, Ending, Error, Flow, Learner as _, Sample, round},
-    weights::Weights,
+    weights::{Array, Weights},
 };
 
 /// Smooth images with an edge, by formula.
@@ -247,6 +250,48 @@ fn images_of_any_size_come_back_at_their_size() {
     assert!(matches!(model.encode(&[Plane::filled(0, 0, 0.0)]), Err(super::Error::Input(_))));
     let wrong = super::Tokens { data: vec![0; 3], ..tokens[0].clone() };
     assert!(matches!(model.decode(&[wrong]), Err(super::Error::Input(_))));
+}
+
+/// The shipped model's initialisers, loaded back into libtorch by their names, give what its graphs give on a real slice.
+#[test]
+fn the_shipped_graphs_equal_libtorch_on_a_real_slice() {
+    tch::set_num_threads(1);
+    let pack = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/pack");
+    let catalogue = Catalogue::open(&[pack.join("models")]).unwrap();
+    let entry = catalogue.entries().iter().find(|entry| entry.description.kind == package::Kind::Vqgan);
+    let package = Package::open(&entry.expect("a background model is shipped").directory).unwrap();
+    let config: Config = serde_json::from_value(package.description().configuration.clone()).unwrap();
+    let mut weights = Weights::default();
+    for role in ["encoder", "decoder"] {
+        let model = package.model(role).unwrap();
+        for (name, _) in Network::new(&config, None).trainable() {
+            if let Some(found) = model.initialiser(&name).unwrap() {
+                let (shape, data) = found.into_f32().unwrap();
+                weights.tensors.insert(name, Array { shape, data });
+            }
+        }
+    }
+    let network = Network::load(&config, &weights).unwrap();
+    let model = Autoencoder::open(&package, &Runtime::load().unwrap(), &SessionOptions::default()).unwrap();
+    let slices = series::files(pack.join("sample/series")).unwrap();
+    let slice = series::read_file(&slices[slices.len() / 2]).unwrap().remove(0).normalised(model.window());
+    for (left, top, width, height) in [(160, 200, 128, 96), (100, 150, 64, 160)] {
+        let pixels = (0..width * height).map(|i| slice.at(left + i % width, top + i / width)).collect();
+        let crop = Plane::new(width, height, pixels);
+        let x = Tensor::from_slice(crop.data()).reshape([1, 1, height as i64, width as i64]);
+        let tokens = model.encode(std::slice::from_ref(&crop)).unwrap();
+        let expected = network.encode(&x).reshape([-1]);
+        let ties =
+            tokens[0].data.iter().zip(Vec::<i64>::try_from(&expected).unwrap()).filter(|(a, b)| **a != *b).count();
+        // Two codes may tie to rounding.
+        assert!(ties <= 2, "{ties} tokens differ");
+        let y = model.decode(&tokens).unwrap().remove(0);
+        let size = [1, tokens[0].rows as i64, tokens[0].columns as i64];
+        let reference = host(&network.decode(&Tensor::from_slice(&tokens[0].data).reshape(size)).clamp(-1.0, 1.0));
+        let pairs = y.data().iter().zip(reference.as_f32().unwrap());
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-4, "{worst}");
+    }
 }
 
 fn smooth(height: i64, width: i64) -> Tensor {
