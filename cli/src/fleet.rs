@@ -177,6 +177,10 @@ impl Fleet {
         let dispatcher = self.dispatcher();
         dispatcher.declare().await?;
         let trains = matches!(self.ledger.request(id).await?, Request::Train(_));
+        if !trains {
+            // A machine without it cannot work: no fault of the request, which stays open.
+            hiresmed_inference::Runtime::load()?;
+        }
         let drain = CancellationToken::new();
         let labour = async {
             if trains {

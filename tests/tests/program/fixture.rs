@@ -29,6 +29,7 @@ pub fn write(folder: &Path) {
     lesions(&models);
     let series = folder.join("sample/series");
     fs::create_dir_all(&series).unwrap();
+    fs::write(folder.join("sample/contours.json"), r#"{"annotations":[]}"#).unwrap();
     for number in [6, 8, 10, 12] {
         fs::copy(slice(number), series.join(format!("{number}.dcm"))).unwrap();
     }

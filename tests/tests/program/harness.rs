@@ -27,6 +27,12 @@ pub fn pack() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/pack")
 }
 
+/// The native libraries, fetched by `make build`.
+fn runtimes() -> PathBuf {
+    let named = std::env::var_os("HIRESMED_RUNTIMES").map(PathBuf::from);
+    named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.runtimes"))
+}
+
 /// A slice of the sample series.
 pub fn slice(number: usize) -> PathBuf {
     let mut slices: Vec<_> = fs::read_dir(pack().join("sample/series")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -97,6 +103,7 @@ impl Bench {
         command
             .env("HIRESMED_STATE", self.state())
             .env("HIRESMED_PACK", self.path("pack"))
+            .env("HIRESMED_RUNTIMES", runtimes())
             .env("HOME", self.folder.path())
             .env_remove("XDG_STATE_HOME");
     }
