@@ -17,7 +17,7 @@ const RADIUS: f64 = 9.0;
 
 /// What a request for the fixture's images begins with.
 pub const SMALL: &str = "size = { width = 128, height = 128 }\nlesions = { count = { min = 1, max = 1 }, \
-                         diameter_mm = { min = 12.0, max = 24.0 } }\n";
+                         diameter_mm = { min = 18.0, max = 24.0 } }\n";
 
 /// Writes the pack.
 pub fn write(folder: &Path) {

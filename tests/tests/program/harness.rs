@@ -141,7 +141,7 @@ impl Bench {
     }
 }
 
-/// A delivery: its manifest, and the digest of every other file by its path.
+/// A delivery: its manifest, and the digest of every other file by its path; both without what tells times.
 #[derive(Debug, PartialEq)]
 pub struct Delivered {
     pub manifest: Manifest,
@@ -168,10 +168,21 @@ impl Delivered {
             }
         }
         files.remove("manifest.json");
+        // Shows times too.
+        files.remove("report.html");
         for image in &manifest.images {
             assert_eq!(files[&image.file], image.sha256, "{}", image.file);
         }
         Self { manifest, files }
+    }
+
+    /// Asserts that two deliveries are the same, byte by byte.
+    pub fn equals(&self, other: &Self, when: &str) {
+        assert_eq!(self.indices(), other.indices(), "{when}");
+        for (name, sha256) in &self.files {
+            assert_eq!(other.files.get(name), Some(sha256), "{name} {when}");
+        }
+        assert!(self == other, "manifests or sets of files differ {when}");
     }
 
     /// The indices of the images, in the manifest's order.
