@@ -98,6 +98,7 @@ impl fmt::Display for Kind {
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and a box would be in every reader's way")]
 pub enum Work {
     /// Makes the images of a range.
     Synthesise(SynthesiseImages),

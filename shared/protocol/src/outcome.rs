@@ -38,6 +38,7 @@ pub struct Outcome {
 /// How an attempt ended. A failure is sorted once, by the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "result", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and a box would be in every reader's way")]
 pub enum Verdict {
     /// The outputs are durable.
     Succeeded(Success),

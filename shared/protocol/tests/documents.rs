@@ -1,10 +1,13 @@
 //! The documents that programs write: they come back as they were, and the schemas accept them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::collections::BTreeMap;
 
 use hiresmed_protocol::{
     Digest, Event, Happening, ImageIndex, Job, JobId, Manifest, Outcome, Plan, Request, RequestId, SiteId, Verdict,
     Work,
+    attempt::Attempt,
     event::Control,
     job::{Class, DataFiles, DataSet, ImageRange, Models, Object, SynthesiseImages, TrainRound},
     manifest::{Execution, File, Image, Lesion},
@@ -160,6 +163,14 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &s
 fn documents_come_back_as_they_were() {
     check("job", &jobs());
     check("outcome", &outcomes());
+    let attempt = |ended| Attempt {
+        version: 1,
+        attempt: 2,
+        worker: "host-42".to_owned(),
+        started_at: "2026-01-31T12:00:00Z".to_owned(),
+        ended,
+    };
+    check("attempt", &[attempt(None), attempt(outcomes().pop())]);
     let plan = Plan { version: 1, request: id(), site: SiteId::local(), models: None, jobs: jobs() };
     assert_eq!(plan.images(), 4);
     check("plan", &[plan]);

@@ -1,5 +1,7 @@
 //! Reading and checking requests.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use hiresmed_protocol::{
     JobId, Request, RequestId, SiteId,
     parse::{self, Error},
