@@ -58,11 +58,6 @@ impl Progress {
         }
     }
 
-    /// How many units are done.
-    pub fn count(&self) -> u64 {
-        self.done
-    }
-
     /// Writes a line that stays.
     pub fn note(&self, text: &str) {
         match &self.face {
@@ -150,6 +145,5 @@ mod tests {
         let mut progress = Progress::begin("images", 10, 8);
         progress.done(9);
         assert_eq!(progress.done - progress.head_start, 1);
-        assert_eq!(progress.count(), 9);
     }
 }

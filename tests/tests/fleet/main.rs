@@ -1,5 +1,7 @@
 //! Coordinator and worker together, in one process, with a stand-in for the work.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
+
 mod harness;
 
 use std::sync::{

@@ -1,5 +1,8 @@
 //! The real `hiresmed` program: requests, deaths, several processes, bad input.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
+
+mod demo;
 mod faults;
 mod fixture;
 mod harness;
