@@ -54,7 +54,7 @@ pub fn toml(text: &str) -> Result<Request, Error> {
 /// Reads a request in JSON and validates it.
 ///
 /// # Errors
-/// As [`toml`].
+/// As [`toml()`].
 pub fn json(text: &str) -> Result<Request, Error> {
     let value: Value = serde_json::from_str(text).map_err(|error| json_error(text, &error, String::new()))?;
     read(value, text, Format::Json)
