@@ -26,7 +26,7 @@ const OTHERS: [&str; 8] = [
     "ct-lung-slices-iqothnccd/benign/benign_0093.jpg",
 ];
 /// Side of a picture on the sheet, px, and pictures in a row.
-const TILE: usize = 192;
+const TILE: usize = 144;
 const COLUMNS: usize = 4;
 
 fn main() -> Fallible<()> {

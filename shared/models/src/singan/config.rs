@@ -96,7 +96,7 @@ impl Training {
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "tiny" => Some(Self { width: 4, width_max: 8, iterations: 2, ..Self::default() }),
-            "lesion" => Some(Self { iterations: 400, fresh_reconstruction: true, ..Self::default() }),
+            "lesion" => Some(Self { iterations: 250, fresh_reconstruction: true, ..Self::default() }),
             "paper" => Some(Self::default()),
             _ => None,
         }
