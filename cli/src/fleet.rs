@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, delivery, dispatcher, status};
+use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, delivery, dispatcher};
 use hiresmed_protocol::{Plan, Request, RequestId, SiteId};
 use hiresmed_services::{
     cache::{Cache, Memory},
@@ -155,12 +155,11 @@ impl Fleet {
                     Err(_) => {}
                 }
                 tokio::select! {
-                    () = stop.cancelled() => return Ok(Ending::Stopped),
+                    () = stop.cancelled() => {
+                        shown.end().await;
+                        return Ok(Ending::Stopped);
+                    }
                     () = tokio::time::sleep(LOOK) => {}
-                }
-                if let Some(ending) = self.ended(id).await? {
-                    shown.end().await;
-                    return Ok(ending);
                 }
             }
         })
@@ -176,6 +175,9 @@ impl Fleet {
     async fn work(&self, id: &RequestId, stop: &CancellationToken) -> Result<Ending> {
         let dispatcher = self.dispatcher();
         dispatcher.declare().await?;
+        if let Some(ending) = dispatcher.ended(id).await? {
+            return Ok(ending);
+        }
         let trains = matches!(self.ledger.request(id).await?, Request::Train(_));
         if !trains {
             // A machine without it cannot work: no fault of the request, which stays open.
@@ -210,21 +212,6 @@ impl Fleet {
             runner: Arc::new(jobs::run),
             permits: 1,
         }
-    }
-
-    /// How a request ended that another process works for, if it did.
-    async fn ended(&self, id: &RequestId) -> Result<Option<Ending>> {
-        let status = status::of(&self.ledger, id).await?;
-        Ok(match status.cancelled {
-            Some(reason) => Some(Ending::Cancelled { reason }),
-            None if !status.is_over() => None,
-            None if status.kind == "train" && status.failed > 0 => {
-                let letters = status::dead_letters(&self.ledger, id).await?;
-                let reason = letters.into_iter().next().map_or_else(String::new, |letter| letter.reason);
-                Some(Ending::Failed { reason })
-            }
-            None => Some(Ending::Completed { images: status.done, failures: status.failed }),
-        })
     }
 }
 

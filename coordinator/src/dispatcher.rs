@@ -112,6 +112,19 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// How a request ended, if it did: asked before any worker is started for it.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::run`].
+    pub async fn ended(&self, id: &RequestId) -> Result<Option<Ending>, Error> {
+        let request = self.ledger.request(id).await?;
+        if let Some(cancellation) = self.ledger.cancellation(id).await? {
+            return Ok(Some(Ending::Cancelled { reason: cancellation.reason }));
+        }
+        let plan = self.planner.recorded(id).await?;
+        Run::reconcile(self, request, &plan).await?.ending().await
+    }
+
     /// Dispatches a request's jobs until all are settled, the request is cancelled, or `stop` is.
     ///
     /// # Errors

@@ -46,8 +46,7 @@ impl Environment {
         &self.scratch
     }
 
-    /// The folder of a model package, brought from the store on first use. Its files have the bytes that the store
-    /// recorded; open it with `hiresmed_inference::package`, which checks them against the package's own digests.
+    /// The folder of a model package, brought from the store on first use, and again where its copy here is damaged.
     ///
     /// # Errors
     /// Permanent where the store has no such package or it is damaged; transient where it cannot be fetched now.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use hiresmed_inference::Package;
 use hiresmed_protocol::{Digest, keys};
 
 use crate::{environment::BlockingStore, jobs::Failure};
@@ -16,8 +17,13 @@ const LIMIT: usize = 64;
 pub(crate) fn folder(store: &BlockingStore, scratch: &Path, kind: &str, digest: &Digest) -> Result<PathBuf, Failure> {
     let kind_folder = scratch.join("models").join(kind);
     let folder = kind_folder.join(digest.to_string());
-    if folder.is_dir() {
+    if Package::open(&folder).is_ok() {
         return Ok(folder);
+    }
+    // Not there, or damaged on this disk: the store's bytes are checked against their own digests.
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(transient(&folder, &error)),
+        _ => {}
     }
     let prefix = keys::model(kind, digest);
     let files = store.list(&prefix)?;
@@ -81,7 +87,7 @@ fn transient(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// Removes the oldest folders beyond `limit`.
-fn evict(folder: &Path, limit: usize) -> io::Result<()> {
+pub(crate) fn evict(folder: &Path, limit: usize) -> io::Result<()> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

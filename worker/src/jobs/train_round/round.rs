@@ -31,6 +31,9 @@ use crate::{
 /// Longest time between two reports of the losses.
 const REPORT: Duration = Duration::from_secs(1);
 
+/// Data sets that the worker's disk keeps at most.
+const DATA_SETS: usize = 4;
+
 /// A round ends after this time even when its steps turned out slower than measured.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -125,6 +128,8 @@ fn data_set(work: &TrainRound, environment: &Environment) -> Result<(PathBuf, BT
             }
             Ok(())
         })?;
+        // Only space is at stake.
+        let _ = packages::evict(&environment.scratch().join("data"), DATA_SETS);
     }
     let sources = listed.files.keys().filter_map(|name| name.split('/').next());
     Ok((root, sources.map(str::to_owned).collect()))
