@@ -88,7 +88,6 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
         ]
         .map(|(name, value)| (name.to_owned(), (value * 1e4).round() / 1e4)),
     );
-    draft.spacing_mm = held.iter().find_map(|held| held.real.spacing).map(|spacing| spacing.row_mm);
 
     let limits = match &options.limits {
         None => String::new(),
