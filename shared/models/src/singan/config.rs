@@ -29,7 +29,7 @@ pub struct Config {
     pub mask_threshold: f32,
 }
 
-/// How the pyramid is laid out and trained; the defaults are the published ones (FACTS: preset `paper`).
+/// How the pyramid is laid out and trained; the defaults are the published ones (preset `paper`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Training {
@@ -196,7 +196,7 @@ impl Config {
     }
 }
 
-/// Trainable parameters of one generator: convolutions with bias, BatchNorm's scale and shift.
+/// Trainable parameters of one generator: convolutions with bias, the norms' scale and shift.
 pub fn generator_parameters(width: usize) -> usize {
     let area = KERNEL * KERNEL;
     let convolution = |from: usize, to: usize| from * to * area + to;

@@ -8,7 +8,7 @@ use hiresmed_inference::onnx::{Convolution, Dim, Graph, Interpolation, Padding, 
 
 /// Slope of LeakyReLU for negative values.
 pub(super) const SLOPE: f32 = 0.2;
-/// Added to BatchNorm's variance.
+/// Added to the norm's variance.
 pub(super) const EPSILON: f32 = 1e-5;
 
 /// The ONNX graph of a trained SinGAN called `name`.
@@ -87,9 +87,8 @@ impl Writer<'_> {
             let bias = self.constant(&format!("{prefix}.convolution.bias"), &[to]);
             x = self.graph.conv(&x, &weight, Some(&bias), Convolution::default());
             if layer + 1 < LAYERS {
-                let names = ["weight", "bias", "running_mean", "running_var"];
-                let [gain, shift, mean, variance] = names.map(|name| self.constant(&format!("{prefix}.norm.{name}"), &[width]));
-                x = self.graph.batch_norm(&x, (&gain, &shift), (&mean, &variance), EPSILON);
+                let [gain, shift] = ["weight", "bias"].map(|name| self.constant(&format!("{prefix}.norm.{name}"), &[width]));
+                x = self.graph.instance_norm(&x, &gain, &shift, EPSILON);
                 x = self.graph.leaky_relu(&x, SLOPE);
             }
         }

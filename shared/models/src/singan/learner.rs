@@ -2,7 +2,7 @@
 
 use super::config::{CHANNELS, Config, Training};
 use super::exemplar::Exemplar;
-use super::network::{Mode, Stack, gradient_penalty, resize};
+use super::network::{Stack, gradient_penalty, resize};
 use crate::noise;
 use crate::training::{self, Adam, Error, Figure, Randomness, keep_named, load_named};
 use crate::weights::Weights;
@@ -157,7 +157,7 @@ impl Learner {
         for (scale, generator) in self.finished.iter().enumerate().take(at) {
             let previous = if scale == 0 { output } else { resize(&output, self.config.sizes[scale]) };
             let noise = if scale == 0 { self.reconstruction_noise() } else { previous.zeros_like() };
-            output = tch::no_grad(|| generator.generate(&noise, &previous, Mode::Frozen));
+            output = tch::no_grad(|| generator.generate(&noise, &previous));
         }
         if at == 0 {
             return (output, 1.0);
@@ -173,7 +173,7 @@ impl Learner {
         let mut previous = self.real[0].zeros_like();
         for (scale, generator) in self.finished.iter().enumerate() {
             let noise = self.fresh_noise(rng, scale);
-            let output = tch::no_grad(|| generator.generate(&noise, &previous, Mode::Frozen));
+            let output = tch::no_grad(|| generator.generate(&noise, &previous));
             previous = resize(&output, self.config.sizes[scale + 1]);
         }
         (self.fresh_noise(rng, at), previous)
@@ -188,8 +188,8 @@ impl Learner {
     fn critic_step(&self, scale: &mut Scale, rng: &mut ChaCha8Rng, rate: f64) -> (Tensor, Tensor) {
         let (noise, previous) = self.fresh_input(rng);
         let real = &self.real[self.index()];
-        let fake = tch::no_grad(|| scale.generator.generate(&noise, &previous, Mode::Train));
-        let score = |image: &Tensor| scale.critic.forward(image, Mode::Train).mean(Kind::Float);
+        let fake = tch::no_grad(|| scale.generator.generate(&noise, &previous));
+        let score = |image: &Tensor| scale.critic.forward(image).mean(Kind::Float);
         let wasserstein = score(&fake) - score(real);
         let share = f64::from(rand::RngExt::random::<f32>(rng));
         let between = real * share + &fake * (1.0 - share);
@@ -202,11 +202,11 @@ impl Learner {
     /// One generator step on a fresh fake; returns (adversarial loss, reconstruction's mean squared error).
     fn generator_step(&self, scale: &mut Scale, rng: &mut ChaCha8Rng, rate: f64) -> (Tensor, Tensor) {
         let (noise, previous) = self.fresh_input(rng);
-        let fake = scale.generator.generate(&noise, &previous, Mode::Train);
-        let adversarial = -scale.critic.forward(&fake, Mode::Train).mean(Kind::Float);
+        let fake = scale.generator.generate(&noise, &previous);
+        let adversarial = -scale.critic.forward(&fake).mean(Kind::Float);
         let fresh = self.training.fresh_reconstruction && self.index() == 0;
         let noise = if fresh { noise_map(rng, 0, self.config.sizes[0]) } else { scale.noise.shallow_clone() };
-        let rebuilt = scale.generator.generate(&noise, &scale.previous, Mode::Train);
+        let rebuilt = scale.generator.generate(&noise, &scale.previous);
         let error = (rebuilt - &self.real[self.index()]).square().mean(Kind::Float);
         let loss = &adversarial + &error * self.training.reconstruction;
         descend(&mut scale.generator_adam, &loss, rate);

@@ -6,34 +6,25 @@ use crate::noise;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-/// Share of a new batch in BatchNorm's running statistics.
-const MOMENTUM: f64 = 0.1;
-
 /// A named tensor of a checkpoint.
 pub type Named = (String, Tensor);
 
-/// Five 3 x 3 convolutions without padding; BatchNorm and LeakyReLU(0.2) after the first four.
+/// Five 3 x 3 convolutions without padding; a norm and LeakyReLU(0.2) after the first four.
+///
+/// The norm is BatchNorm over a batch of one, that is over each image by itself, in training and ever after. The published recipe
+/// freezes a finished scale with its running statistics; those mix reconstructions and samples, whose statistics differ, so each
+/// scale then works off its training point, and after few iterations grey values and masks run away from scale to scale (measured).
 ///
 /// `f32 [N, 2, h, w] -> [N, out, h - 10, w - 10]`.
 #[derive(Debug)]
 pub struct Stack {
     tensors: Vec<Named>,
-    trainable: Vec<usize>,
     slope: Tensor,
-}
-
-/// Whether BatchNorm uses the batch's own statistics (and updates the running ones) or the running ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Statistics of the batch.
-    Train,
-    /// Running statistics; how finished scales work.
-    Frozen,
 }
 
 /// Tensors of one layer, in the order in which [`Stack`] holds them.
 const CONVOLUTION: [&str; 2] = ["convolution.weight", "convolution.bias"];
-const NORM: [&str; 4] = ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"];
+const NORM: [&str; 2] = ["norm.weight", "norm.bias"];
 
 impl Stack {
     /// New weights: convolutions N(0, 0.02), norms N(1, 0.02), shifts 0, drawn from `rng`.
@@ -51,7 +42,7 @@ impl Stack {
             tensors.push((format!("layer{layer}.{}", CONVOLUTION[0]), normal(&[to, from, kernel, kernel], 0.0)));
             tensors.push((format!("layer{layer}.{}", CONVOLUTION[1]), zeros(&[to])));
             if layer + 1 < LAYERS {
-                let values = [normal(&[width], 1.0), zeros(&[width]), zeros(&[width]), zeros(&[width]) + 1.0];
+                let values = [normal(&[width], 1.0), zeros(&[width])];
                 tensors.extend(NORM.iter().zip(values).map(|(name, value)| (format!("layer{layer}.{name}"), value)));
             }
         }
@@ -60,21 +51,20 @@ impl Stack {
 
     /// A stack over `tensors`, which [`named`](Self::named) gave.
     fn over(tensors: Vec<Named>) -> Self {
-        let trainable: Vec<usize> = (0..tensors.len()).filter(|&at| !tensors[at].0.contains("running")).collect();
-        for &at in &trainable {
-            let _ = tensors[at].1.set_requires_grad(true);
+        for (_, tensor) in &tensors {
+            let _ = tensor.set_requires_grad(true);
         }
-        Self { tensors, trainable, slope: Tensor::from_slice(&[SLOPE]) }
+        Self { tensors, slope: Tensor::from_slice(&[SLOPE]) }
     }
 
-    /// All tensors (weights and running statistics) with their names, sharing storage.
+    /// All tensors with their names, sharing storage, without gradients.
     pub fn named(&self) -> Vec<Named> {
         self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
     }
 
     /// The trainable tensors with their names, in a fixed order.
     pub fn parameters(&self) -> Vec<Named> {
-        self.trainable.iter().map(|&at| (self.tensors[at].0.clone(), self.tensors[at].1.shallow_clone())).collect()
+        self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
     /// Copies every value of `other`, a stack of the same width: a warm start, or weights from a checkpoint.
@@ -97,13 +87,13 @@ impl Stack {
 
     /// Turns gradients off: the scale is finished.
     pub fn freeze(&mut self) {
-        for &at in &self.trainable {
-            let _ = self.tensors[at].1.set_requires_grad(false);
+        for (_, tensor) in &self.tensors {
+            let _ = tensor.set_requires_grad(false);
         }
     }
 
     /// `f32 [N, 2, h, w] -> [N, out, h - 10, w - 10]`, no output activation.
-    pub fn forward(&self, input: &Tensor, mode: Mode) -> Tensor {
+    pub fn forward(&self, input: &Tensor) -> Tensor {
         let mut at = 0;
         let mut take = |count: usize| {
             at += count;
@@ -115,9 +105,9 @@ impl Stack {
             x = x.conv2d(&convolution[0].1, Some(&convolution[1].1), [1, 1], [0, 0], [1, 1], 1);
             if layer + 1 < LAYERS {
                 let norm = take(NORM.len());
-                let [weight, bias, mean, variance] = [0, 1, 2, 3].map(|index| Some(&norm[index].1));
-                let train = mode == Mode::Train;
-                x = x.batch_norm(weight, bias, mean, variance, train, MOMENTUM, f64::from(EPSILON), false).prelu(&self.slope);
+                let (weight, bias) = (Some(&norm[0].1), Some(&norm[1].1));
+                let none = None::<&Tensor>;
+                x = x.instance_norm(weight, bias, none, none, true, 0.0, f64::from(EPSILON), false).prelu(&self.slope);
             }
         }
         x
@@ -128,10 +118,10 @@ impl Stack {
     /// `noise` and `previous` are `f32 [N, 2, h, w]`; noise is already multiplied by its amplitude. Padding is put once, so the output
     /// is `[N, 2, h, w]`: zeros around the noise, the edge's own values around the image. The published recipe pads both with
     /// zeros; in a lung crop zero is tissue, and that frame comes too near when a lesion is sampled smaller than it was learned.
-    pub fn generate(&self, noise: &Tensor, previous: &Tensor, mode: Mode) -> Tensor {
+    pub fn generate(&self, noise: &Tensor, previous: &Tensor) -> Tensor {
         let around = [PADDING as i64; 4];
         let input = noise.constant_pad_nd(around) + previous.replication_pad2d(around);
-        self.forward(&input, mode).tanh() + previous
+        self.forward(&input).tanh() + previous
     }
 }
 
@@ -153,7 +143,7 @@ pub fn resize(x: &Tensor, [height, width]: [usize; 2]) -> Tensor {
 /// respect to its input (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the critic's weights.
 pub fn gradient_penalty(critic: &Stack, input: &Tensor) -> Tensor {
     let input = input.detach().set_requires_grad(true);
-    let output = critic.forward(&input, Mode::Train).sum(input.kind());
+    let output = critic.forward(&input).sum(input.kind());
     let gradient = Tensor::run_backward(&[output], &[&input], true, true);
     let norm = gradient[0].square().sum_dim_intlist([1i64].as_slice(), false, input.kind());
     // The square root's slope at 0 is infinite: a gradient of exactly 0 would make the weights NaN.

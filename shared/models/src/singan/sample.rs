@@ -16,6 +16,9 @@ const CORRECTIONS: u32 = 3;
 const TOLERANCE: f64 = 0.1;
 /// Largest factor of the last resample, which is to correct the size and not to make it.
 const LAST_RESAMPLE: f64 = 1.3;
+/// The fine scales refine at no less than this share of the size that they learned: the padding of smaller maps, which they see
+/// whole, would be all that they know of a lesion. A smaller lesion is this one seen by a coarser scanner: averaged over pixels.
+const LEAST_ZOOM: f64 = 0.7;
 /// Mask areas outside this range, relative to the exemplar's at the same diameter, are no lesions.
 const AREA_RANGE: std::ops::RangeInclusive<f64> = 0.3..=1.8;
 /// Pixels around the mask that a patch keeps, for blending.
@@ -85,7 +88,8 @@ impl Generator {
     /// Draws a lesion whose longest diameter is within 10 % of `diameter_px`.
     ///
     /// The coarse scales draw its shape at the size they learned; the fine scales refine it at the size asked for, so that texture
-    /// and edges keep the width of the scanner's pixels. The diameter is measured, and the same coarse sample refined again where it
+    /// and edges keep the width of the scanner's pixels; a lesion far smaller than the exemplar is averaged down from the smallest
+    /// size that they can refine. The diameter is measured, and the same coarse sample refined again where it
     /// is off; a small resample takes the rest. What is no lesion (too small or large an area for its diameter, cut by the
     /// patch's border) is drawn again.
     ///
@@ -111,7 +115,7 @@ impl Generator {
         let coarse = self.config.scales().div_ceil(2);
         let coarse_noise: Vec<Tensor> =
             (0..coarse).map(|scale| noise_map(rng, scale, self.config.sizes[scale])).collect::<Result<_, _>>()?;
-        let mut zoom = wanted / f64::from(self.config.lesion_diameter_px);
+        let mut zoom = (wanted / f64::from(self.config.lesion_diameter_px)).max(LEAST_ZOOM);
         let mut outcome = Err("no lesion".to_owned());
         for _ in 0..CORRECTIONS {
             let mut inputs = coarse_noise.clone();
@@ -127,14 +131,15 @@ impl Generator {
                 return Ok(self.accept(&image, found));
             }
             outcome = Err(format!("{:.1} px", found.diameter));
-            if (1.0 / LAST_RESAMPLE..=LAST_RESAMPLE).contains(&factor) {
+            let small = zoom <= LEAST_ZOOM && factor < 1.0;
+            if small || (1.0 / LAST_RESAMPLE..=LAST_RESAMPLE).contains(&factor) {
                 let lesion = self.resampled(&image, &channel, factor, wanted);
                 if lesion.is_ok() {
                     return Ok(lesion);
                 }
             }
             // A sample twice too small or large is another shape than the exemplar's: half the way keeps it from running off.
-            zoom *= factor.clamp(0.5, 2.0);
+            zoom = (zoom * factor.clamp(0.5, 2.0)).max(LEAST_ZOOM);
         }
         Ok(outcome)
     }
@@ -166,7 +171,7 @@ impl Generator {
     fn resampled(&self, image: &Plane, channel: &Plane, factor: f64, wanted: f64) -> Result<Lesion, String> {
         let side = |side: usize| ((side as f64 * factor).round() as usize).max(1);
         let (width, height) = (side(image.width()), side(image.height()));
-        let filter = resample::Filter::Bicubic;
+        let filter = if factor < 1.0 { resample::Filter::Area } else { resample::Filter::Bicubic };
         let (image, channel) = (resample::resize(image, width, height, filter), resample::resize(channel, width, height, filter));
         let found = Found::in_channel(&channel, self.config.mask_threshold).ok_or("an empty mask")?;
         if (found.diameter / wanted - 1.0).abs() > TOLERANCE {

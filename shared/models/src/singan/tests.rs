@@ -2,7 +2,7 @@
 
 use super::export::export;
 use super::learner::{Learner, noise_map};
-use super::network::{Mode, Stack, gradient_penalty, resize};
+use super::network::{Stack, gradient_penalty, resize};
 use super::{Config, Exemplar, Generator, Training, generator_parameters};
 use crate::training::{Error, Learner as _};
 use hiresmed_imaging::Plane;
@@ -115,7 +115,7 @@ fn forward(config: &Config, generators: &[Stack], noises: &[Tensor]) -> Tensor {
             0 => noise.zeros_like(),
             _ => resize(&output, [size[2] as usize, size[3] as usize]),
         };
-        output = tch::no_grad(|| generator.generate(&noise, &previous, Mode::Frozen));
+        output = tch::no_grad(|| generator.generate(&noise, &previous));
     }
     output
 }
