@@ -82,7 +82,8 @@ fn outlines(contours: &Value, index: usize) -> Vec<Vec<(f64, f64)>> {
 /// Even-odd rule.
 fn encloses(outline: &[(f64, f64)], x: f64, y: f64) -> bool {
     let edges = (0..outline.len()).map(|at| (outline[at], outline[(at + 1) % outline.len()]));
-    let crossings = edges.filter(|&((x0, y0), (x1, y1))| (y0 > y) != (y1 > y) && x < (x1 - x0) * (y - y0) / (y1 - y0) + x0);
+    let crossings =
+        edges.filter(|&((x0, y0), (x1, y1))| (y0 > y) != (y1 > y) && x < (x1 - x0) * (y - y0) / (y1 - y0) + x0);
     crossings.count() % 2 == 1
 }
 
@@ -143,9 +144,12 @@ fn connected_tissue(slice: &Plane, start: (usize, usize), inside: impl Fn(usize,
         rows.flat_map(move |y| (x.saturating_sub(1)..(x + 2).min(width)).map(move |x| (x, y)))
     };
     let threshold = Window::LUNG_CT.normalise(-450.0);
-    let smooth = |x: usize, y: usize| around(x, y).map(|(x, y)| slice.at(x, y)).sum::<f32>() / around(x, y).count() as f32;
+    let smooth =
+        |x: usize, y: usize| around(x, y).map(|(x, y)| slice.at(x, y)).sum::<f32>() / around(x, y).count() as f32;
     let tissue = Mask::from_fn(width, height, |x, y| inside(x, y) && smooth(x, y) > threshold);
-    let eroded = Mask::from_fn(width, height, |x, y| around(x, y).all(|(x, y)| tissue.get(x, y) || !inside(x, y)) && tissue.get(x, y));
+    let eroded = Mask::from_fn(width, height, |x, y| {
+        around(x, y).all(|(x, y)| tissue.get(x, y) || !inside(x, y)) && tissue.get(x, y)
+    });
     let distance = |&(x, y): &(usize, usize)| x.abs_diff(start.0).pow(2) + y.abs_diff(start.1).pow(2);
     let all = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
     let Some(first) = all.filter(|&(x, y)| eroded.get(x, y)).min_by_key(distance) else {

@@ -31,7 +31,10 @@ fn main() -> Fallible<()> {
     for (index, (slice, labels)) in volume.slices.iter().zip(&labels).enumerate() {
         let region = permissible(slice, &labels.mask(&LOBES), &labels.mask(&FORBIDDEN));
         let normalised = slice.data().iter().map(|&value| Window::LUNG_CT.normalise(value));
-        write_png(&Plane::new(slice.width(), slice.height(), normalised.collect()), &out.join(format!("z{index:02}.png")))?;
+        write_png(
+            &Plane::new(slice.width(), slice.height(), normalised.collect()),
+            &out.join(format!("z{index:02}.png")),
+        )?;
         let white = region.data().iter().map(|&value| f32::from(value) * 2.0 - 1.0).collect();
         write_png(&Plane::new(slice.width(), slice.height(), white), &out.join(format!("z{index:02}.mask.png")))?;
     }

@@ -28,7 +28,8 @@ fn main() -> Fallible<()> {
         return Err("usage: package_lesions CHECKPOINTS EXEMPLARS ROOT".into());
     };
     let runtime = Runtime::load()?;
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(checkpoints)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(checkpoints)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     folders.sort();
     for folder in folders {
         let Some(checkpoint) = newest(&folder)? else { continue };
@@ -42,7 +43,11 @@ fn main() -> Fallible<()> {
         let package = Package::write(
             Path::new(root),
             draft(&name, &config, &lesions, Path::new(exemplars))?,
-            &[("generate.onnx", &graph), (CARD_FILE, card(&name, &config, &lesions).as_bytes()), ("samples.png", &sheet(&lesions))],
+            &[
+                ("generate.onnx", &graph),
+                (CARD_FILE, card(&name, &config, &lesions).as_bytes()),
+                ("samples.png", &sheet(&lesions)),
+            ],
         )?;
         println!("{name}: {}", package.directory().display());
     }
@@ -76,8 +81,10 @@ fn diameter_error(lesions: &[(f32, Lesion)]) -> (f64, f64) {
 /// Mean and standard deviation of mask area over the square of its diameter, relative to the exemplar's.
 fn relative_area(config: &Config, lesions: &[(f32, Lesion)]) -> (f64, f64) {
     let usual = f64::from(config.lesion_area_px) / f64::from(config.lesion_diameter_px).powi(2);
-    let areas: Vec<f64> =
-        lesions.iter().map(|(_, lesion)| lesion.mask.area() as f64 / f64::from(lesion.diameter_px).powi(2) / usual).collect();
+    let areas: Vec<f64> = lesions
+        .iter()
+        .map(|(_, lesion)| lesion.mask.area() as f64 / f64::from(lesion.diameter_px).powi(2) / usual)
+        .collect();
     let mean = areas.iter().sum::<f64>() / areas.len() as f64;
     let square = areas.iter().map(|area| (area - mean).powi(2)).sum::<f64>() / (areas.len() - 1) as f64;
     (mean, square.sqrt())
@@ -90,12 +97,20 @@ fn draft(name: &str, config: &Config, lesions: &[(f32, Lesion)], exemplars: &Pat
     draft.window = Some(Window { low: -1000.0, high: 400.0 });
     draft.parameters = config.parameters() as u64;
     draft.graphs.insert("generate".to_owned(), "generate.onnx".to_owned());
-    let files = [std::fs::read(exemplars.join(format!("{name}.png")))?, std::fs::read(exemplars.join(format!("{name}.mask.png")))?];
+    let files = [
+        std::fs::read(exemplars.join(format!("{name}.png")))?,
+        std::fs::read(exemplars.join(format!("{name}.mask.png")))?,
+    ];
     draft.training_data =
         vec![TrainingData { name: source.to_owned(), digest: digest(&files.concat()), licence: licence.to_owned() }];
     let (mean, largest) = diameter_error(lesions);
     let (area, spread) = relative_area(config, lesions);
-    let scores = [("diameter_error_mean", mean), ("diameter_error_max", largest), ("relative_area_mean", area), ("relative_area_sd", spread)];
+    let scores = [
+        ("diameter_error_mean", mean),
+        ("diameter_error_max", largest),
+        ("relative_area_mean", area),
+        ("relative_area_sd", spread),
+    ];
     draft.scores = scores.map(|(score, value)| (score.to_owned(), value)).into();
     Ok(draft)
 }
@@ -104,15 +119,27 @@ fn draft(name: &str, config: &Config, lesions: &[(f32, Lesion)], exemplars: &Pat
 fn source(name: &str) -> (&'static str, &'static str, &'static str) {
     if name.starts_with("lidc") {
         let mask = "what at least half of the slice's four readers outlined";
-        ("LIDC-IDRI-0001, the one nodule of that patient, one slice (the name ends in its index)", "CC BY 3.0 (LIDC-IDRI, Armato et al. 2011)", mask)
+        (
+            "LIDC-IDRI-0001, the one nodule of that patient, one slice (the name ends in its index)",
+            "CC BY 3.0 (LIDC-IDRI, Armato et al. 2011)",
+            mask,
+        )
     } else if name.starts_with("lung-dx") {
         let mask = "the soft tissue inside the ellipse that the data set's tumour box encloses; the mass touches the pleura, so its outer \
                     outline is the ellipse's, not an anatomical one";
-        ("Lung-PET-CT-Dx, patient A0001, one slice of its adenocarcinoma", "CC BY 4.0 (Lung-PET-CT-Dx, doi 10.7937/TCIA.2020.NNC20461)", mask)
+        (
+            "Lung-PET-CT-Dx, patient A0001, one slice of its adenocarcinoma",
+            "CC BY 4.0 (Lung-PET-CT-Dx, doi 10.7937/TCIA.2020.NNC20461)",
+            mask,
+        )
     } else {
         let mask = "tissue connected to a seed that we set by eye: the data set has no boxes. Its 8-bit grey values were brought to Hounsfield \
                     units by two points, air and muscle, and its pixel spacing is unknown";
-        ("IQ-OTH/NCCD, one slice (the name ends in its number)", "CC BY 4.0 (IQ-OTH/NCCD, doi 10.17632/bhmdr45bh2)", mask)
+        (
+            "IQ-OTH/NCCD, one slice (the name ends in its number)",
+            "CC BY 4.0 (IQ-OTH/NCCD, doi 10.17632/bhmdr45bh2)",
+            mask,
+        )
     }
 }
 
@@ -157,7 +184,9 @@ fn sheet(lesions: &[(f32, Lesion)]) -> Vec<u8> {
         let (size, offset) = ((lesion.mask.width(), lesion.mask.height()), |size: usize| TILE.saturating_sub(size) / 2);
         let (x, y) = ((x % TILE).checked_sub(offset(size.0)), (y % TILE).checked_sub(offset(size.1)));
         match (x, y) {
-            (Some(x), Some(y)) if x < size.0 && y < size.1 && row % 2 == 0 => ((lesion.image.at(x, y) + 1.0) * 127.5) as u8,
+            (Some(x), Some(y)) if x < size.0 && y < size.1 && row % 2 == 0 => {
+                ((lesion.image.at(x, y) + 1.0) * 127.5) as u8
+            }
             (Some(x), Some(y)) if x < size.0 && y < size.1 => u8::from(lesion.mask.get(x, y)) * 255,
             _ => 0,
         }

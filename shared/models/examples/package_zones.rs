@@ -37,7 +37,8 @@ fn main() -> Fallible<()> {
     let weights = Weights::read(Path::new(checkpoint))?;
     let config: Config = serde_json::from_str(weights.metadata.get("configuration").ok_or("no configuration")?)?;
     let graph = export(&config, &weights)?;
-    let session = Session::open(&Runtime::load()?, &graph, &SessionOptions { threads: 1, ..SessionOptions::default() })?;
+    let session =
+        Session::open(&Runtime::load()?, &graph, &SessionOptions { threads: 1, ..SessionOptions::default() })?;
     let zones = DangerZones::new(config.clone(), session)?;
     let dice = held_out_dice(&zones, Path::new(regions))?;
     let mut draft = Draft::new(Kind::Unet, "lung-zones", "CC BY 3.0");

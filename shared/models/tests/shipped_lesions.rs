@@ -74,7 +74,8 @@ fn danger_zones_leave_the_lungs() {
         let share = permissible.area() as f64 / (image.width() * image.height()) as f64;
         assert!((0.1..0.5).contains(&share), "{share}");
         // Bone and muscle: above 0 HU in the lung window.
-        let dense = (0..image.data().len()).filter(|&at| permissible.data()[at] == 1 && image.data()[at] > 0.43).count();
+        let dense =
+            (0..image.data().len()).filter(|&at| permissible.data()[at] == 1 && image.data()[at] > 0.43).count();
         assert!((dense as f64) < 0.02 * permissible.area() as f64, "{dense} of {}", permissible.area());
     }
 }

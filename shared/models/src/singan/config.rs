@@ -150,7 +150,10 @@ impl Training {
         check(self.factor > 0.0 && self.factor < 1.0, "factor must lie between 0 and 1");
         check(self.width >= 1 && self.width_max >= self.width, "width must be at least 1 and at most width_max");
         check(self.iterations >= 1, "iterations must be at least 1");
-        check(self.critic_steps >= 1 && self.generator_steps >= 1, "critic_steps and generator_steps must be at least 1");
+        check(
+            self.critic_steps >= 1 && self.generator_steps >= 1,
+            "critic_steps and generator_steps must be at least 1",
+        );
         check(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate must be above 0");
         faults
     }
@@ -232,7 +235,10 @@ mod tests {
     #[test]
     fn widths_double_every_four_scales_up_to_the_largest() {
         let training = Training::default();
-        assert_eq!((0..13).map(|n| training.width_of(n)).collect::<Vec<_>>(), [32, 32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 128, 128]);
+        assert_eq!(
+            (0..13).map(|n| training.width_of(n)).collect::<Vec<_>>(),
+            [32, 32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 128, 128]
+        );
     }
 
     #[test]

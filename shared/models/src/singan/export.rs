@@ -69,7 +69,8 @@ impl Writer<'_> {
         let size = self.graph.spatial_shape(&noise);
         let previous = self.graph.resize_to(below, &size, Interpolation::Cubic);
         let around = [PADDING as i64; 4];
-        let (scaled, framed) = (self.graph.pad(&scaled, around, Padding::Zero), self.graph.pad(&previous, around, Padding::Edge));
+        let (scaled, framed) =
+            (self.graph.pad(&scaled, around, Padding::Zero), self.graph.pad(&previous, around, Padding::Edge));
         let input = self.graph.add(&scaled, &framed);
         let x = self.stack(scale, config.widths[scale], &input);
         let residual = self.graph.tanh(&x);
@@ -87,7 +88,8 @@ impl Writer<'_> {
             let bias = self.constant(&format!("{prefix}.convolution.bias"), &[to]);
             x = self.graph.conv(&x, &weight, Some(&bias), Convolution::default());
             if layer + 1 < LAYERS {
-                let [gain, shift] = ["weight", "bias"].map(|name| self.constant(&format!("{prefix}.norm.{name}"), &[width]));
+                let [gain, shift] =
+                    ["weight", "bias"].map(|name| self.constant(&format!("{prefix}.norm.{name}"), &[width]));
                 x = self.graph.instance_norm(&x, &gain, &shift, EPSILON);
                 x = self.graph.leaky_relu(&x, SLOPE);
             }

@@ -22,7 +22,11 @@ pub(super) fn read(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str
         )]),
         several => {
             let names: Vec<&str> = several.iter().map(|pair| pair.name.as_str()).collect();
-            Err(vec![format!("there are {} exemplars ({}) and a SinGAN learns one: set `exemplar`", names.len(), names.join(", "))])
+            Err(vec![format!(
+                "there are {} exemplars ({}) and a SinGAN learns one: set `exemplar`",
+                names.len(),
+                names.join(", ")
+            )])
         }
     }
 }

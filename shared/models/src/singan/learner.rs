@@ -89,8 +89,18 @@ impl Learner {
         };
         let random = Randomness::new(seed);
         let name = exemplar.name.clone();
-        let mut learner =
-            Self { name, data: digest(exemplar), training, config, random, seed, real, finished: Vec::new(), scale: None, steps: 0 };
+        let mut learner = Self {
+            name,
+            data: digest(exemplar),
+            training,
+            config,
+            random,
+            seed,
+            real,
+            finished: Vec::new(),
+            scale: None,
+            steps: 0,
+        };
         match parent {
             None => learner.scale = Some(learner.start_scale(None)),
             Some(parent) => learner.restore(parent)?,
@@ -318,7 +328,8 @@ impl training::Learner for Learner {
             scale.generator_adam.keep(&mut weights, "generator_adam")?;
             scale.critic_adam.keep(&mut weights, "critic_adam")?;
         }
-        let config = serde_json::to_string(&self.config).map_err(|error| Error::Specification(vec![error.to_string()]))?;
+        let config =
+            serde_json::to_string(&self.config).map_err(|error| Error::Specification(vec![error.to_string()]))?;
         for (key, value) in [("kind", "singan".to_owned()), ("configuration", config), ("data", self.data.clone())] {
             weights.metadata.insert(key.to_owned(), value);
         }
@@ -333,7 +344,11 @@ impl training::Learner for Learner {
 fn settings(specification: &training::Specification) -> Result<Training, Error> {
     let fault = |cause: String| Error::Specification(vec![cause]);
     let preset = Training::preset(&specification.preset).ok_or_else(|| {
-        fault(format!("SinGAN has no preset {:?}; choose one of {}", specification.preset, Training::PRESETS.join(", ")))
+        fault(format!(
+            "SinGAN has no preset {:?}; choose one of {}",
+            specification.preset,
+            Training::PRESETS.join(", ")
+        ))
     })?;
     let mut value = serde_json::to_value(preset).map_err(|error| fault(error.to_string()))?;
     if let (Some(fields), Some(changes)) = (value.as_object_mut(), specification.settings.as_object()) {

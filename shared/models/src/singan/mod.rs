@@ -54,7 +54,9 @@ pub enum Error {
         faults: Vec<String>,
     },
     /// No sample had the wanted size.
-    #[error("SinGAN {name}: none of {tries} samples gave a lesion of {wanted_px:.1} px (the last was {last}); ask for another diameter or exemplar")]
+    #[error(
+        "SinGAN {name}: none of {tries} samples gave a lesion of {wanted_px:.1} px (the last was {last}); ask for another diameter or exemplar"
+    )]
     Diameter {
         /// The package's name.
         name: String,
@@ -66,7 +68,9 @@ pub enum Error {
         last: String,
     },
     /// The graph gave something that is no number.
-    #[error("SinGAN {name}: the graph gave a value that is not finite; its weights are damaged, train or fetch it again")]
+    #[error(
+        "SinGAN {name}: the graph gave a value that is not finite; its weights are damaged, train or fetch it again"
+    )]
     NotFinite {
         /// The package's name.
         name: String,

@@ -98,7 +98,11 @@ impl Generator {
     /// [`Error::Session`].
     pub fn sample(&self, rng: &mut ChaCha8Rng, diameter_px: f32) -> Result<Lesion, Error> {
         if !DIAMETER_RANGE.contains(&diameter_px) {
-            return Err(Error::Range { wanted_px: diameter_px, low_px: *DIAMETER_RANGE.start(), high_px: *DIAMETER_RANGE.end() });
+            return Err(Error::Range {
+                wanted_px: diameter_px,
+                low_px: *DIAMETER_RANGE.start(),
+                high_px: *DIAMETER_RANGE.end(),
+            });
         }
         let mut last = String::from("no lesion");
         for _ in 0..TRIES {
@@ -172,7 +176,8 @@ impl Generator {
         let side = |side: usize| ((side as f64 * factor).round() as usize).max(1);
         let (width, height) = (side(image.width()), side(image.height()));
         let filter = if factor < 1.0 { resample::Filter::Area } else { resample::Filter::Bicubic };
-        let (image, channel) = (resample::resize(image, width, height, filter), resample::resize(channel, width, height, filter));
+        let (image, channel) =
+            (resample::resize(image, width, height, filter), resample::resize(channel, width, height, filter));
         let found = Found::in_channel(&channel, self.config.mask_threshold).ok_or("an empty mask")?;
         if (found.diameter / wanted - 1.0).abs() > TOLERANCE {
             return Err(format!("{:.1} px", found.diameter));

@@ -140,7 +140,8 @@ fn the_graph_equals_libtorch_at_two_sizes() {
             HostTensor::f32(shape, Vec::<f32>::try_from(maps.contiguous().reshape([-1])).unwrap()).unwrap()
         };
         let names: Vec<String> = (0..sizes.len()).map(|scale| format!("z{scale}")).collect();
-        let inputs: Vec<(&str, HostTensor)> = names.iter().map(String::as_str).zip(noises.iter().enumerate().map(host)).collect();
+        let inputs: Vec<(&str, HostTensor)> =
+            names.iter().map(String::as_str).zip(noises.iter().enumerate().map(host)).collect();
         let (shape, found) = session.run_single(&inputs).unwrap().into_f32().unwrap();
         assert_eq!(shape, expected.size().iter().map(|&size| size as usize).collect::<Vec<_>>());
         let difference = Tensor::from_slice(&found).reshape(expected.size()) - &expected;

@@ -100,7 +100,9 @@ pub enum Error {
     #[error("the checkpoint does not belong to this training: {0}; start without it, or restore its settings")]
     Parent(String),
     /// A loss stopped being a number.
-    #[error("the {term} of step {step} is {value}: training stopped and the last good checkpoint was kept; resume from it with a lower learning rate")]
+    #[error(
+        "the {term} of step {step} is {value}: training stopped and the last good checkpoint was kept; resume from it with a lower learning rate"
+    )]
     NotFinite {
         /// The loss term.
         term: &'static str,

@@ -18,7 +18,8 @@ pub(super) fn augment(image: &Tensor, mask: &Tensor, training: &Training, rng: &
     let (contrast, brightness) = (1.0 + either(training.intensity), either(training.intensity));
     let deviation = either(training.noise).abs();
     let (sine, cosine) = (angle.sin() / zoom, angle.cos() / zoom);
-    let affine = [flip_x * cosine, -flip_x * sine, shift_x, flip_y * sine, flip_y * cosine, shift_y].map(|value| value as f32);
+    let affine =
+        [flip_x * cosine, -flip_x * sine, shift_x, flip_y * sine, flip_y * cosine, shift_y].map(|value| value as f32);
     let side = image.size()[2];
     let affine = Tensor::from_slice(&affine).reshape([1, 2, 3]);
     let grid = Tensor::affine_grid_generator(&affine, [1, 1, side, side], false);

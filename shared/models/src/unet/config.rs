@@ -22,8 +22,11 @@ impl Config {
     /// Every fault that would keep this network from being built, empty when there is none.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.widths.is_empty() || self.widths.iter().any(|width| *width < 4 || !width.is_multiple_of(groups(*width))) {
-            faults.push("widths must be at least 4 each and divisible by their number of groups, min(8, width / 4)".to_owned());
+        if self.widths.is_empty() || self.widths.iter().any(|width| *width < 4 || !width.is_multiple_of(groups(*width)))
+        {
+            faults.push(
+                "widths must be at least 4 each and divisible by their number of groups, min(8, width / 4)".to_owned(),
+            );
         }
         let step = 1usize << self.widths.len().saturating_sub(1).min(16);
         if self.side == 0 || !self.side.is_multiple_of(step) {
@@ -35,8 +38,17 @@ impl Config {
     /// Trainable parameters: convolutions without bias, group norms, transposed convolutions and the output with bias.
     pub fn parameters(&self) -> usize {
         let pair = |from: usize, to: usize| 9 * from * to + 2 * to + 9 * to * to + 2 * to;
-        let down: usize = self.widths.iter().enumerate().map(|(at, &width)| pair(if at == 0 { 1 } else { self.widths[at - 1] }, width)).sum();
-        let up: usize = self.widths.windows(2).map(|pair_of| 4 * pair_of[1] * pair_of[0] + pair_of[0] + pair(2 * pair_of[0], pair_of[0])).sum();
+        let down: usize = self
+            .widths
+            .iter()
+            .enumerate()
+            .map(|(at, &width)| pair(if at == 0 { 1 } else { self.widths[at - 1] }, width))
+            .sum();
+        let up: usize = self
+            .widths
+            .windows(2)
+            .map(|pair_of| 4 * pair_of[1] * pair_of[0] + pair_of[0] + pair(2 * pair_of[0], pair_of[0]))
+            .sum();
         down + up + self.widths.first().map_or(0, |width| width + 1)
     }
 }
@@ -121,7 +133,10 @@ impl Training {
         check(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate must be above 0");
         check(self.zoom >= 1.0 && self.zoom <= 4.0, "zoom must lie in 1..4");
         check((0.0..=0.5).contains(&self.shift), "shift must lie in 0..0.5");
-        check((0.0..=1.0).contains(&self.intensity) && (0.0..=1.0).contains(&self.noise), "intensity and noise must lie in 0..1");
+        check(
+            (0.0..=1.0).contains(&self.intensity) && (0.0..=1.0).contains(&self.noise),
+            "intensity and noise must lie in 0..1",
+        );
         faults
     }
 

@@ -57,7 +57,12 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::Specification`] with every fault of `training`; [`Error::Parent`] for a checkpoint of another training.
-    pub fn new(samples: &[(Plane, Plane)], training: Training, seed: u64, parent: Option<&Weights>) -> Result<Self, Error> {
+    pub fn new(
+        samples: &[(Plane, Plane)],
+        training: Training,
+        seed: u64,
+        parent: Option<&Weights>,
+    ) -> Result<Self, Error> {
         let faults = training.faults();
         if !faults.is_empty() {
             return Err(Error::Specification(faults));
@@ -68,7 +73,8 @@ impl Learner {
             hash.update(plane.data().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
         }
         let data = hex::encode(hash.finalize());
-        let tensors = |(image, mask): &(Plane, Plane)| (square(image, side), square(mask, side).gt(0.0).to_kind(Kind::Float));
+        let tensors =
+            |(image, mask): &(Plane, Plane)| (square(image, side), square(mask, side).gt(0.0).to_kind(Kind::Float));
         let samples: Vec<_> = samples.iter().map(tensors).collect();
         let random = Randomness::new(seed);
         let network = Network::new(&training.config, &mut random.generator(0, "unet weights"));

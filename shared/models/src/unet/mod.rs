@@ -21,11 +21,11 @@ mod tests;
 
 pub use config::{Config, Training};
 pub use export::export;
-pub use zones::DangerZones;
 #[cfg(feature = "training")]
 pub use learner::Learner;
 #[cfg(feature = "training")]
 pub(crate) use product::product;
+pub use zones::DangerZones;
 
 use crate::weights;
 use hiresmed_inference::{onnx, package, session, tensor};
@@ -40,7 +40,9 @@ pub enum Error {
         faults: Vec<String>,
     },
     /// The graph gave something that is no number.
-    #[error("danger-zone U-Net: the graph gave a value that is not finite; its weights are damaged, train or fetch it again")]
+    #[error(
+        "danger-zone U-Net: the graph gave a value that is not finite; its weights are damaged, train or fetch it again"
+    )]
     NotFinite,
     /// The weights do not fit the configuration.
     #[error(transparent)]

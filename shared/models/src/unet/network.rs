@@ -120,6 +120,7 @@ pub(super) fn losses(logits: &Tensor, target: &Tensor) -> (Tensor, Tensor) {
     let overlap = (&share * target).sum(Kind::Float);
     let total = share.sum(Kind::Float) + target.sum(Kind::Float);
     let dice = -((overlap * 2.0 + 1.0) / (total + 1.0)) + 1.0;
-    let entropy = logits.binary_cross_entropy_with_logits(target, None::<&Tensor>, None::<&Tensor>, tch::Reduction::Mean);
+    let entropy =
+        logits.binary_cross_entropy_with_logits(target, None::<&Tensor>, None::<&Tensor>, tch::Reduction::Mean);
     (dice, entropy)
 }

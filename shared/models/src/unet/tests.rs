@@ -15,7 +15,15 @@ fn slice(size: usize, shift: f32) -> (Plane, Plane) {
         ((x - x0) / rx).powi(2) + (y / ry).powi(2) < 1.0
     };
     let lung = |at: usize| inside(at, -0.18, 0.12, 0.2) || inside(at, 0.18, 0.12, 0.2);
-    let image = |at: usize| if lung(at) { -0.8 } else if inside(at, 0.0, 0.42, 0.36) { 0.45 } else { -1.0 };
+    let image = |at: usize| {
+        if lung(at) {
+            -0.8
+        } else if inside(at, 0.0, 0.42, 0.36) {
+            0.45
+        } else {
+            -1.0
+        }
+    };
     let mask = |at: usize| if lung(at) { 1.0 } else { -1.0 };
     let plane = |value: &dyn Fn(usize) -> f32| Plane::new(size, size, (0..size * size).map(value).collect());
     (plane(&image), plane(&mask))
@@ -46,7 +54,8 @@ fn the_network_has_the_parameters_counted_by_hand() {
 fn every_parameter_gets_a_gradient() {
     let config = Training::preset("tiny").unwrap().config;
     let network = Network::new(&config, &mut ChaCha8Rng::from_seed([1; 32]));
-    let x = Tensor::from_slice(&crate::noise::normal(&mut ChaCha8Rng::from_seed([2; 32]), 32 * 32)).reshape([1, 1, 32, 32]);
+    let x =
+        Tensor::from_slice(&crate::noise::normal(&mut ChaCha8Rng::from_seed([2; 32]), 32 * 32)).reshape([1, 1, 32, 32]);
     let (dice, entropy) = losses(&network.forward(&x), &x.gt(0.0).to_kind(Kind::Float));
     let (names, parameters): (Vec<_>, Vec<_>) = network.named().into_iter().unzip();
     let gradients = Tensor::run_backward(&[dice + entropy], &parameters, false, false);
@@ -98,7 +107,8 @@ fn the_graph_equals_libtorch_at_two_sizes_and_finds_the_lungs() {
     for (shape, data) in [([1, 1, 32, 48], random), ([1, 1, 64, 64], real.data().to_vec())] {
         let x = Tensor::from_slice(&data).reshape(shape.map(|size| size as i64));
         let expected = tch::no_grad(|| learner.network().forward(&x));
-        let (_, found) = session.run_single(&[("x", HostTensor::f32(shape, data).unwrap())]).unwrap().into_f32().unwrap();
+        let (_, found) =
+            session.run_single(&[("x", HostTensor::f32(shape, data).unwrap())]).unwrap().into_f32().unwrap();
         let worst = (Tensor::from_slice(&found).reshape(expected.size()) - expected).abs().max().double_value(&[]);
         assert!(worst <= 1e-4, "{worst}");
     }

@@ -30,7 +30,8 @@ impl DangerZones {
         }
         let value = &package.description().configuration;
         let config = if value.is_null() { Ok(Config::default()) } else { serde_json::from_value(value.clone()) };
-        let config = config.map_err(|error| Error::Configuration { faults: vec![format!("configuration: {error}")] })?;
+        let config =
+            config.map_err(|error| Error::Configuration { faults: vec![format!("configuration: {error}")] })?;
         Self::new(config, package.session("segment", runtime, options)?)
     }
 
