@@ -6,6 +6,7 @@ use crate::noise;
 use hiresmed_imaging::{Mask, Plane, resample};
 use hiresmed_inference::package::{Kind, Package};
 use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 /// Coarse samples that are drawn before a request is refused.
@@ -35,6 +36,30 @@ pub struct Lesion {
     pub mask: Mask,
     /// Longest in-plane diameter of the mask, px.
     pub diameter_px: f32,
+}
+
+impl Lesion {
+    /// The lesion turned by `orientation % 4` quarter turns and, from 4 on, mirrored: no value changes.
+    fn oriented(self, orientation: u32) -> Self {
+        let (width, height) = (self.mask.width(), self.mask.height());
+        let size = if orientation % 2 == 0 { (width, height) } else { (height, width) };
+        let source = |x: usize, y: usize| {
+            let x = if orientation >= 4 { size.0 - 1 - x } else { x };
+            match orientation % 4 {
+                0 => (x, y),
+                1 => (y, height - 1 - x),
+                2 => (width - 1 - x, height - 1 - y),
+                _ => (width - 1 - y, x),
+            }
+        };
+        let pixels = (0..size.1).flat_map(|y| (0..size.0).map(move |x| source(x, y)));
+        let data = pixels.map(|(x, y)| self.image.at(x, y)).collect();
+        let mask = Mask::from_fn(size.0, size.1, |x, y| {
+            let (x, y) = source(x, y);
+            self.mask.get(x, y)
+        });
+        Self { image: Plane::new(size.0, size.1, data), mask, diameter_px: self.diameter_px }
+    }
 }
 
 /// A SinGAN package, opened.
@@ -91,7 +116,7 @@ impl Generator {
     /// and edges keep the width of the scanner's pixels; a lesion far smaller than the exemplar is averaged down from the smallest
     /// size that they can refine. The diameter is measured, and the same coarse sample refined again where it
     /// is off; a small resample takes the rest. What is no lesion (too small or large an area for its diameter, cut by the
-    /// patch's border) is drawn again.
+    /// patch's border) is drawn again. Its orientation is drawn too: a lung nodule has no side that is up.
     ///
     /// # Errors
     /// [`Error::Range`] for a diameter that cannot be made, [`Error::Diameter`] when no draw succeeds, [`Error::NotFinite`],
@@ -104,10 +129,11 @@ impl Generator {
                 high_px: *DIAMETER_RANGE.end(),
             });
         }
+        let orientation = rng.random_range(0..8);
         let mut last = String::from("no lesion");
         for _ in 0..TRIES {
             match self.attempt(rng, f64::from(diameter_px))? {
-                Ok(lesion) => return Ok(lesion),
+                Ok(lesion) => return Ok(lesion.oriented(orientation)),
                 Err(reason) => last = reason,
             }
         }
@@ -231,4 +257,40 @@ impl Found {
 fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Result<Tensor, Error> {
     let channels = if scale == 0 { 1 } else { CHANNELS };
     Ok(Tensor::f32([1, channels, height, width], noise::normal(rng, channels * height * width))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orientations_are_the_eight_of_a_rectangle() {
+        let corner = Plane::new(3, 2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let mask = Mask::from_fn(3, 2, |x, y| corner.at(x, y) > 4.0);
+        let lesion = Lesion { image: corner, mask, diameter_px: 2.0 };
+        let mut seen = Vec::new();
+        for orientation in 0..8 {
+            let turned = lesion.clone().oriented(orientation);
+            let above = turned.image.data().iter().map(|&value| u8::from(value > 4.0));
+            assert!(above.eq(turned.mask.data().iter().copied()), "mask and image turn together");
+            let rows: Vec<Vec<u8>> = turned
+                .image
+                .data()
+                .chunks(turned.image.width())
+                .map(|row| row.iter().map(|&v| v as u8).collect())
+                .collect();
+            seen.push(rows);
+        }
+        let expected: [&[&[u8]]; 8] = [
+            &[&[1, 2, 3], &[4, 5, 6]],
+            &[&[4, 1], &[5, 2], &[6, 3]],
+            &[&[6, 5, 4], &[3, 2, 1]],
+            &[&[3, 6], &[2, 5], &[1, 4]],
+            &[&[3, 2, 1], &[6, 5, 4]],
+            &[&[1, 4], &[2, 5], &[3, 6]],
+            &[&[4, 5, 6], &[1, 2, 3]],
+            &[&[6, 3], &[5, 2], &[4, 1]],
+        ];
+        assert_eq!(seen, expected);
+    }
 }
