@@ -42,7 +42,7 @@ impl Lesion {
     /// The lesion turned by `orientation % 4` quarter turns and, from 4 on, mirrored: no value changes.
     fn oriented(self, orientation: u32) -> Self {
         let (width, height) = (self.mask.width(), self.mask.height());
-        let size = if orientation % 2 == 0 { (width, height) } else { (height, width) };
+        let size = if orientation.is_multiple_of(2) { (width, height) } else { (height, width) };
         let source = |x: usize, y: usize| {
             let x = if orientation >= 4 { size.0 - 1 - x } else { x };
             match orientation % 4 {
