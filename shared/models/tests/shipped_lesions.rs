@@ -1,5 +1,7 @@
 //! The shipped SinGANs and danger zones keep what their cards promise.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use hiresmed_imaging::{Plane, Window, series};
 use hiresmed_inference::package::Kind;
 use hiresmed_inference::{Catalogue, Package, Runtime, SessionOptions};

@@ -134,11 +134,6 @@ impl Bench {
         self.run(&["export", id, "--out", out.to_str().unwrap()]).expect(0);
         Delivered::read(&out)
     }
-
-    /// Waits for a child.
-    pub fn end(child: Child) -> Said {
-        Said::of(child.wait_with_output().unwrap())
-    }
 }
 
 /// A delivery: its manifest, and the digest of every other file by its path; both without what tells times.
