@@ -5,7 +5,7 @@
 
 pub mod features;
 mod fid;
-//pub mod folders;
+pub mod folders;
 mod input;
 mod kid;
 pub mod lpips;
