@@ -50,6 +50,11 @@ impl<'a> Rows<'a> {
 
     /// Writes row `y` of the map; `y` is larger than in the call before.
     pub(super) fn write(&mut self, y: usize, out: &mut [f64]) {
+        pulp::Arch::new().dispatch(WriteRow { rows: self, y, out });
+    }
+
+    #[inline(always)]
+    fn write_row(&mut self, y: usize, out: &mut [f64]) {
         for position in self.filled.max(y)..y + TAPS {
             self.filter_along_row(position);
         }
@@ -69,6 +74,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The horizontal pass over the row at `position`, mirrored into the image.
+    #[inline(always)]
     fn filter_along_row(&mut self, position: usize) {
         let (width, height) = (self.images[0].width(), self.images[0].height());
         let start = mirrored(position, height) * width;
@@ -88,7 +94,25 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Row `y` with the widest vectors of the processor, found at run time: the compiler vectorises what is inlined here. The
+/// operations and their order are the same for every width, and so are the results.
+struct WriteRow<'a, 'b> {
+    rows: &'a mut Rows<'b>,
+    y: usize,
+    out: &'a mut [f64],
+}
+
+impl pulp::WithSimd for WriteRow<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _width: S) {
+        self.rows.write_row(self.y, self.out);
+    }
+}
+
 /// `out[i] = Σ kernel[|tap - 5|] * taps[tap][i]`. The window is symmetric, so opposite taps are added first.
+#[inline(always)]
 fn filter_across(kernel: &[f64; RADIUS + 1], taps: [&[f64]; TAPS], out: &mut [f64]) {
     let length = out.len();
     // Slices of one known length let the compiler drop the bounds checks and use vector instructions.
@@ -104,6 +128,7 @@ fn filter_across(kernel: &[f64; RADIUS + 1], taps: [&[f64]; TAPS], out: &mut [f6
 }
 
 /// A row in f64, mirrored on both sides including the edge pixel.
+#[inline(always)]
 fn fill_padded(padded: &mut [f64], row: &[f32]) {
     let width = row.len();
     for (padded, &value) in padded[RADIUS..].iter_mut().zip(row) {

@@ -11,7 +11,7 @@ use filter::{RADIUS, Rows};
 /// Smallest side of an image that has a score: the window itself.
 const LEAST: usize = 2 * RADIUS + 1;
 /// Rows that one task filters. Fixed, so that sums come out the same on any number of threads.
-const BAND_ROWS: usize = 64;
+const BAND_ROWS: usize = 128;
 
 /// Structural similarity of every pixel, before averaging.
 #[derive(Debug, Clone, PartialEq)]

@@ -25,13 +25,13 @@ fn equals_stored_expectations() {
 fn bands_join_without_a_seam() {
     let tall = |seed: u32| {
         let value = |i: usize| ((i as u32 + 7919 * seed).wrapping_mul(2_654_435_761) >> 16) % 256;
-        Plane::new(13, 150, (0..13 * 150).map(|i| value(i) as f32).collect())
+        Plane::new(13, 300, (0..13 * 300).map(|i| value(i) as f32).collect())
     };
     let (a, b) = (tall(1), tall(2));
     let map = ssim_map(&a, &b, 255.0).unwrap();
     let mut rows = Rows::new(&a, &b, 255.0);
     let mut row = vec![0.0; 13];
-    for y in 0..150 {
+    for y in 0..300 {
         rows.write(y, &mut row);
         assert_eq!(row, map.data[y * 13..(y + 1) * 13], "row {y}");
     }
