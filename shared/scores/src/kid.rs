@@ -74,3 +74,51 @@ fn block_sum(rows: &[f64], columns: &[f64], dimension: usize) -> f64 {
 fn kernel(dot: f64, dimension: usize) -> f64 {
     (dot / dimension as f64 + 1.0).powi(3)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::Spool;
+
+    fn file(dimension: usize, data: &[f32]) -> FeatureFile {
+        let mut spool = Spool::new("set").unwrap();
+        data.chunks_exact(dimension).for_each(|row| spool.push(row).unwrap());
+        spool.finish().unwrap().unwrap()
+    }
+
+    #[test]
+    fn blocks_add_up_to_the_sum_over_all_pairs() {
+        let data = |rows: usize, step: usize| -> Vec<f32> {
+            (0..rows * 2).map(|at| ((at * step) % 101) as f32 / 50.0 - 1.0).collect()
+        };
+        // More rows than a block has, on both sides.
+        let (x, y) = (data(1500, 37), data(1100, 53));
+        let (mut a, mut b) = (file(2, &x), file(2, &y));
+        assert!(a.blocks().count() == 2 && b.blocks().count() == 2);
+        let mean = |x: &[f32], y: &[f32], but_itself: bool| {
+            let (mut sum, mut count) = (0.0, 0.0);
+            for (i, x) in x.chunks_exact(2).enumerate() {
+                for (j, y) in y.chunks_exact(2).enumerate().filter(|(j, _)| !but_itself || *j != i) {
+                    sum += kernel(f64::from(x[0]) * f64::from(y[0]) + f64::from(x[1]) * f64::from(y[1]), 2);
+                    count += 1.0;
+                }
+            }
+            sum / count
+        };
+        let expected = mean(&x, &x, true) + mean(&y, &y, true) - 2.0 * mean(&x, &y, false);
+        let distance = kid(&mut a, &mut b).unwrap().unwrap();
+        assert!((distance - expected).abs() < 1e-12, "{distance}, expected {expected}");
+    }
+
+    #[test]
+    fn undefined_for_one_vector_and_impossible_between_dimensions() {
+        let (mut one, mut two) = (file(2, &[1.0, 2.0]), file(2, &[1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(kid(&mut one, &mut two).unwrap(), None);
+        let error = kid(&mut two, &mut file(1, &[1.0, 2.0])).unwrap_err();
+        assert!(matches!(error, Error::Dimension { first: 2, second: 1 }), "{error}");
+        // Constant sets differ by their kernels alone: (5/2 + 1)³, (25/2 + 1)³ and (11/2 + 1)³.
+        let (mut a, mut b) = (file(2, &[1.0, 2.0, 1.0, 2.0]), file(2, &[3.0, 4.0, 3.0, 4.0]));
+        let expected = 3.5f64.powi(3) + 13.5f64.powi(3) - 2.0 * 6.5f64.powi(3);
+        assert!((kid(&mut a, &mut b).unwrap().unwrap() - expected).abs() < 1e-9);
+    }
+}
