@@ -1,8 +1,8 @@
 //! Images as networks see them.
 
 use hiresmed_imaging::Plane;
-use hiresmed_inference::Tensor;
 use hiresmed_inference::onnx::{Dim, Port};
+use hiresmed_inference::{ElementType, Tensor, tensor};
 
 /// The values that a network sees as -1 and 1, in the images' units.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,12 +23,8 @@ impl Intensity {
 /// A grey image in [-1, 1] as a tensor f32[1, channels, H, W], the same in every channel.
 ///
 /// # Errors
-/// [`hiresmed_inference::tensor::Error`] never, in fact: lengths follow from the plane.
-pub(crate) fn tensor(
-    plane: &Plane,
-    intensity: Intensity,
-    channels: usize,
-) -> Result<Tensor, hiresmed_inference::tensor::Error> {
+/// None in fact: the length follows from the plane.
+pub(crate) fn tensor(plane: &Plane, intensity: Intensity, channels: usize) -> Result<Tensor, tensor::Error> {
     let grey: Vec<f32> = plane.data().iter().map(|&value| intensity.normalise(value)).collect();
     Tensor::f32([1, channels, plane.height(), plane.width()], grey.repeat(channels))
 }
@@ -47,8 +43,7 @@ impl ImagePort {
     pub(crate) fn of(port: &Port) -> Result<Self, String> {
         let wrong = || Err(format!("its input is {port}"));
         let Some([batch, channels, height, width]) = port.shape.as_deref() else { return wrong() };
-        if port.element != Some(hiresmed_inference::ElementType::F32) || matches!(batch, Dim::Fixed(size) if *size != 1)
-        {
+        if port.element != Some(ElementType::F32) || matches!(batch, Dim::Fixed(size) if *size != 1) {
             return wrong();
         }
         let channels = match channels {
@@ -69,8 +64,6 @@ impl ImagePort {
 
 #[cfg(test)]
 mod tests {
-    use hiresmed_inference::ElementType;
-
     use super::*;
 
     fn port(element: ElementType, shape: &[Dim]) -> Port {

@@ -98,7 +98,7 @@ mod tests {
         let mean = |x: &[f32], y: &[f32], but_itself: bool| {
             let (mut sum, mut count) = (0.0, 0.0);
             for (i, x) in x.chunks_exact(2).enumerate() {
-                for (j, y) in y.chunks_exact(2).enumerate().filter(|(j, _)| !but_itself || *j != i) {
+                for (_, y) in y.chunks_exact(2).enumerate().filter(|(j, _)| !but_itself || *j != i) {
                     sum += kernel(f64::from(x[0]) * f64::from(y[0]) + f64::from(x[1]) * f64::from(y[1]), 2);
                     count += 1.0;
                 }
@@ -107,7 +107,8 @@ mod tests {
         };
         let expected = mean(&x, &x, true) + mean(&y, &y, true) - 2.0 * mean(&x, &y, false);
         let distance = kid(&mut a, &mut b).unwrap().unwrap();
-        assert!((distance - expected).abs() < 1e-12, "{distance}, expected {expected}");
+        // The expectation adds two million numbers one by one, which costs it the last digits.
+        assert!((distance - expected).abs() < 1e-10, "{distance}, expected {expected}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn survey(folders: &Folders) -> Result<Survey, Error> {
     let (real, mut faults) = list(&folders.real)?;
     let (synthetic, of_synthetic) = list(&folders.synthetic)?;
     faults.extend(of_synthetic);
-    let masks = folders.masks.as_ref().map(list_masks).transpose()?;
+    let masks = folders.masks.as_ref().map(|folder| list(folder)).transpose()?;
     let (pairs, misfits) = pair(&real, &synthetic, masks.as_ref());
     let mut passed_over = Vec::new();
     if folders.unpaired {
@@ -85,12 +85,8 @@ pub fn survey(folders: &Folders) -> Result<Survey, Error> {
 }
 
 type Images = BTreeMap<String, Image>;
-/// A mask that cannot be read is a fault only where a pair needs it.
+/// Masks by stem, and what in their folder is none.
 type Masks = (Images, Vec<String>);
-
-fn list_masks(folder: &PathBuf) -> Result<Masks, Error> {
-    Ok(list(folder)?)
-}
 
 /// The pairs, and all that does not fit.
 fn pair(real: &Images, synthetic: &Images, masks: Option<&Masks>) -> (Vec<Pair>, Vec<String>) {

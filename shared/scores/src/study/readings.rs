@@ -84,8 +84,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Reading>, Vec<String>> {
     let mut faults = Vec::new();
     let mut readings = Vec::new();
     let mut seen = Seen::default();
-    let mut records = file.records();
-    while let Some(record) = records.next() {
+    for record in file.records() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
