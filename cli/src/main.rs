@@ -25,7 +25,9 @@ use anyhow::Result;
 use clap::Parser;
 use hiresmed_telemetry::logging;
 
-use commands::{cancel, dead_letters, export as export_command, inspect, model, status, submit, train, watch};
+use commands::{
+    cancel, dead_letters, export as export_command, inspect, model, score, status, study, submit, train, watch,
+};
 
 /// Labelled synthetic medical images, made by models that are trained on your own.
 #[derive(Debug, Parser)]
@@ -49,6 +51,8 @@ enum Command {
     DeadLetters(dead_letters::Arguments),
     Candidates(candidates::Arguments),
     Inspect(inspect::Arguments),
+    Score(score::Arguments),
+    Study(study::Arguments),
     Train(train::Arguments),
     Model(model::Arguments),
 }
@@ -75,6 +79,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::DeadLetters(arguments) => dead_letters::run(arguments),
         Command::Candidates(arguments) => candidates::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Score(arguments) => score::run(arguments),
+        Command::Study(arguments) => study::run(arguments),
         Command::Train(arguments) => train::run(arguments),
         Command::Model(arguments) => model::run(arguments),
     }

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageEncoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 
 use crate::dicom::{ReadOptions, read_bounded};
 use crate::{Error, Fault, Mask, Plane};
@@ -18,6 +18,34 @@ pub struct Grey {
     pub plane: Plane,
     /// 255 for 8-bit files, 65,535 for 16-bit ones.
     pub max: f32,
+}
+
+/// Size and depth of a grey image, from the head of its file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Head {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// 255 for 8-bit files, 65,535 for 16-bit ones.
+    pub max: f32,
+}
+
+/// Reads the head of a PNG or JPEG, no pixels: its size is known cheaply, whether it decodes is not.
+///
+/// # Errors
+/// [`Fault::Io`], [`Fault::Malformed`], [`Fault::TooLarge`].
+pub fn read_head(path: impl AsRef<Path>, options: ReadOptions) -> Result<Head, Error> {
+    let path = path.as_ref();
+    let head = || {
+        let bytes = read_bounded(path, options)?;
+        let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
+        let decoder = reader.into_decoder().map_err(fault)?;
+        let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
+        let max = if colour.bytes_per_pixel() == colour.channel_count() { 255.0 } else { 65_535.0 };
+        Ok(Head { width: width as usize, height: height as usize, max })
+    };
+    head().map_err(|fault: Fault| Error::new(path, fault))
 }
 
 /// Reads a PNG or JPEG, told apart by content. Grey stored as colour counts as grey.
@@ -78,10 +106,14 @@ fn decode(bytes: &[u8], options: ReadOptions) -> Result<DynamicImage, Fault> {
     {
         return Err(Fault::Malformed("the JPEG has no end: it is truncated".into()));
     }
-    reader.decode().map_err(|error| match error {
+    reader.decode().map_err(fault)
+}
+
+fn fault(error: image::ImageError) -> Fault {
+    match error {
         image::ImageError::IoError(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Fault::Io(error),
         error => Fault::Malformed(error.to_string()),
-    })
+    }
 }
 
 /// Reads a mask: every non-zero pixel of a PNG is set.
@@ -160,6 +192,8 @@ mod tests {
         assert!((read.plane.at(1, 0) - 5.333).abs() < 0.01 && read.max == 255.0);
         let colour: Vec<u8> = (0..48u8).flat_map(|value| [value * 5, 0, 255]).collect();
         write_atomically(&path, &rgb_png(8, 6, &colour)).unwrap();
+        let head = read_head(&path, ReadOptions::default()).unwrap();
+        assert_eq!(head, Head { width: 8, height: 6, max: 255.0 });
         let error = read_grey(&path, ReadOptions::default()).unwrap_err();
         assert!(matches!(error.fault, Fault::Colour(_)) && error.to_string().contains("image.png"));
     }

@@ -1,14 +1,28 @@
-//! Image quality scores: how close a synthetic image is to a real one.
+//! Scores: how close synthetic images are to real ones, alone and as sets, and how readers tell them apart.
 //!
-//! Scores are computed in f64, over planes of any unit with an explicit data range. This crate knows nothing of models or
-//! jobs.
+//! Scores are computed in f64, over planes of any unit with an explicit data range. Networks (for LPIPS and for features)
+//! are files that the caller names. This crate knows nothing of the project's own models, of jobs or of the fleet.
 
+pub mod features;
+mod fid;
+pub mod folders;
+mod input;
+mod kid;
+pub mod lpips;
+mod moments;
 mod psnr;
 mod ssim;
+pub mod study;
+pub mod summary;
 
 use hiresmed_imaging::Plane;
 
-pub use psnr::psnr;
+pub use fid::fid;
+pub use input::Intensity;
+pub use kid::kid;
+pub use lpips::Lpips;
+pub use moments::Moments;
+pub use psnr::{psnr, psnr_paper};
 pub use ssim::{SsimMap, ssim, ssim_map};
 
 /// A score is undefined for these images.
@@ -35,6 +49,14 @@ pub enum Error {
     /// The data range is no positive number.
     #[error("the data range is {0}; give the positive difference of the largest and the smallest possible value")]
     Range(f64),
+    /// The mask is not of the images' size.
+    #[error("the images are {}x{} pixels and the mask {}x{}; a mask covers its image", .images.0, .images.1, .mask.0, .mask.1)]
+    Mask {
+        /// Width and height of the images.
+        images: (usize, usize),
+        /// Width and height of the mask.
+        mask: (usize, usize),
+    },
     /// A pixel is not a finite number.
     #[error("an image has a pixel that is not a finite number; check how it was read")]
     NotFinite,

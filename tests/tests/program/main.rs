@@ -8,4 +8,6 @@ mod fixture;
 mod harness;
 mod kill;
 mod requests;
+mod score;
+mod study;
 mod train;
