@@ -13,9 +13,11 @@ environment := . infra/runtimes/environment
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
 
-.PHONY: runtimes trainer-runtime
+.PHONY: runtimes runtimes-cuda trainer-runtime
 runtimes:
 	@$(PYTHON) $(runtimes) onnxruntime
+runtimes-cuda: ## fetch ONNX Runtime's CUDA build, for `--device cuda`; the machine brings CUDA 13, cuDNN 9 and the driver
+	@$(PYTHON) $(runtimes) onnxruntime-cuda
 trainer-runtime:
 	@$(PYTHON) $(runtimes) libtorch
 

@@ -8,7 +8,13 @@ use anyhow::{Context, Result, bail};
 use hiresmed_coordinator::Ending;
 use hiresmed_protocol::parse;
 
-use crate::{commands::conclude, export, failure, fleet::Fleet, report, shipped, state::StateFolder};
+use crate::{
+    commands::{DeviceArgument, conclude},
+    export, failure,
+    fleet::Fleet,
+    report, shipped,
+    state::StateFolder,
+};
 
 /// Make labelled synthetic lung CT from the sample that comes with the project
 #[derive(Debug, clap::Args)]
@@ -22,6 +28,8 @@ pub struct Arguments {
     /// From which all randomness is derived
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 /// Runs the command.
@@ -43,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     export::check(&arguments.out)?;
     // The demo's own state, beside its result: a demo that was killed goes on, and a finished one leaves nothing behind.
     let state = arguments.out.join(".state");
-    let fleet = Fleet::open(StateFolder::open(Some(&state))?)?;
+    let fleet = Fleet::open(StateFolder::open(Some(&state))?, arguments.device.device)?;
     let id = fleet.submit(&request)?.request;
     let ending = fleet.finish(&id)?;
     if let Ending::Completed { images, .. } = &ending

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, delivery, dispatcher};
+use hiresmed_inference::{Provider, Session};
 use hiresmed_protocol::{Plan, Request, RequestId, SiteId};
 use hiresmed_services::{
     cache::{Cache, Memory},
@@ -33,14 +34,16 @@ pub struct Fleet {
     store: Arc<dyn Store>,
     queue: Arc<dyn Queue>,
     ledger: Ledger,
+    device: Provider,
 }
 
 impl Fleet {
-    /// Opens the services in `state` and registers the models and the sample that come with the project.
+    /// Opens the services in `state` and registers the models and the sample that come with the project. Networks run on
+    /// `device`.
     ///
     /// # Errors
     /// The folder cannot be used: the error names the file and the cause.
-    pub fn open(state: StateFolder) -> Result<Self> {
+    pub fn open(state: StateFolder, device: Provider) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -49,7 +52,7 @@ impl Fleet {
         let store: Arc<dyn Store> = Arc::new(Directory::open(state.store())?);
         let queue: Arc<dyn Queue> = Arc::new(runtime.block_on(async { Sqlite::open(state.queue()) })?);
         let ledger = Ledger::new(store.clone());
-        let fleet = Self { state, runtime, site: SiteId::local(), store, queue, ledger };
+        let fleet = Self { state, runtime, site: SiteId::local(), store, queue, ledger, device };
         fleet.runtime.block_on(shipped::register(&fleet.store, &fleet.site))?;
         Ok(fleet)
     }
@@ -84,7 +87,7 @@ impl Fleet {
         let _entered = self.runtime.enter();
         let cache: Arc<dyn Cache> = Arc::new(Memory::new(CACHE_BYTES));
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Environment::new(self.store.clone(), cache, self.state.scratch(), threads)
+        Environment::new(self.store.clone(), cache, self.state.scratch(), threads).on(self.device)
     }
 
     /// Records a request and gives its plan; the same request again is the same request. A cancelled one goes on.
@@ -181,7 +184,7 @@ impl Fleet {
         let trains = matches!(self.ledger.request(id).await?, Request::Train(_));
         if !trains {
             // A machine without it cannot work: no fault of the request, which stays open.
-            hiresmed_inference::Runtime::load()?;
+            Session::check_provider(&hiresmed_inference::Runtime::load_for(self.device)?, self.device)?;
         }
         let drain = CancellationToken::new();
         let labour = async {

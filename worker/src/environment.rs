@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hiresmed_inference::Provider;
 use hiresmed_protocol::Digest;
 use hiresmed_services::{
     cache::Cache,
@@ -23,6 +24,8 @@ pub struct Environment {
     pub residents: Residents,
     /// Threads that a computation may use.
     pub threads: usize,
+    /// Where networks run.
+    pub provider: Provider,
     scratch: PathBuf,
 }
 
@@ -37,8 +40,14 @@ impl Environment {
             cache,
             residents: Residents::default(),
             threads: threads.max(1),
+            provider: Provider::Cpu,
             scratch: scratch.into(),
         }
+    }
+
+    /// The same environment with networks on `provider`; the CPU without.
+    pub fn on(self, provider: Provider) -> Self {
+        Self { provider, ..self }
     }
 
     /// The worker's disk cache.

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use hiresmed_coordinator::Ending;
+use hiresmed_inference::Provider;
 use hiresmed_protocol::RequestId;
 
 use crate::{failure, fleet::Fleet, signals, state::StateFolder};
@@ -28,6 +29,16 @@ pub struct StateArgument {
     /// ~/.local/state/hiresmed]
     #[arg(long = "state", value_name = "DIR")]
     folder: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgument,
+}
+
+/// Where networks run.
+#[derive(Debug, clap::Args)]
+pub struct DeviceArgument {
+    /// Where networks run: cpu, cuda, or cuda:N for the Nth NVIDIA device (after `make runtimes-cuda`)
+    #[arg(long, value_name = "DEVICE", env = "HIRESMED_DEVICE", default_value = "cpu")]
+    pub device: Provider,
 }
 
 impl StateArgument {
@@ -36,7 +47,7 @@ impl StateArgument {
     /// # Errors
     /// The folder cannot be used.
     pub fn open(&self) -> Result<Fleet> {
-        Fleet::open(StateFolder::open(self.folder.as_deref())?)
+        Fleet::open(StateFolder::open(self.folder.as_deref())?, self.device.device)
     }
 }
 

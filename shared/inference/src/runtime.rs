@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::session::Provider;
+
 /// Environment variable that names the folder of native libraries.
 pub const RUNTIMES_VARIABLE: &str = "HIRESMED_RUNTIMES";
 /// Name of that folder where the variable is not set: beside the project, above the executable.
@@ -22,10 +24,12 @@ pub enum Error {
         searched: PathBuf,
     },
     /// The folder is there, the library is not.
-    #[error("{} is missing: run `make build` to fetch the native libraries", .path.display())]
+    #[error("{} is missing: run `make {target}` in the project to fetch it", .path.display())]
     NoLibrary {
         /// The library that was expected.
         path: PathBuf,
+        /// The make target that fetches it.
+        target: &'static str,
     },
     /// The library is there and cannot be loaded.
     #[error("cannot load {}: {cause}; run `make build` to fetch the native libraries again", .path.display())]
@@ -51,20 +55,33 @@ static LOADING: Mutex<()> = Mutex::new(());
 impl Runtime {
     /// Loads ONNX Runtime from the folder of native libraries ([`folder`]), or returns what is loaded already.
     pub fn load() -> Result<Self, Error> {
+        Self::load_for(Provider::Cpu)
+    }
+
+    /// Loads the build of ONNX Runtime that has `provider`, or returns what is loaded already: a process has one.
+    ///
+    /// # Errors
+    /// The build was not fetched, or its libraries (for CUDA: CUDA 13 and its driver) cannot be loaded.
+    pub fn load_for(provider: Provider) -> Result<Self, Error> {
         if let Some(runtime) = LOADED.get() {
             return Ok(runtime.clone());
         }
-        Self::load_from(&folder()?.join("onnxruntime/lib/libonnxruntime.so"))
+        let (build, target) = match provider {
+            Provider::Cpu => ("onnxruntime", "build"),
+            Provider::Cuda { .. } => ("onnxruntime-cuda", "runtimes-cuda"),
+        };
+        let path = folder()?.join(build).join("lib/libonnxruntime.so");
+        if !path.is_file() {
+            return Err(Error::NoLibrary { path, target });
+        }
+        Self::load_from(&path)
     }
 
     /// Loads ONNX Runtime from one file. A process has one ONNX Runtime: what was loaded first is returned.
-    pub fn load_from(path: &Path) -> Result<Self, Error> {
+    fn load_from(path: &Path) -> Result<Self, Error> {
         let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = LOADED.get() {
             return Ok(runtime.clone());
-        }
-        if !path.is_file() {
-            return Err(Error::NoLibrary { path: path.to_owned() });
         }
         let unloadable = |cause: String| Error::Unloadable { path: path.to_owned(), cause };
         let environment = ort::init_from(path)
@@ -148,8 +165,9 @@ mod tests {
 
     #[test]
     fn a_missing_library_names_the_next_step() {
-        let text = Error::NoLibrary { path: "runtimes/libonnxruntime.so".into() }.to_string();
-        assert!(text.contains("make build") && text.contains("runtimes/libonnxruntime.so"));
+        let missing = Error::NoLibrary { path: "runtimes/libonnxruntime.so".into(), target: "runtimes-cuda" };
+        let text = missing.to_string();
+        assert!(text.contains("make runtimes-cuda") && text.contains("runtimes/libonnxruntime.so"));
         assert!(Error::NoFolder { searched: "bin".into() }.to_string().contains("HIRESMED_RUNTIMES"));
     }
 

@@ -21,7 +21,9 @@ pub enum Error {
         cause: String,
     },
     /// The execution provider is not to be had.
-    #[error("{provider} cannot be used: {cause}; choose the CPU, or fetch the runtime's build for this device")]
+    #[error(
+        "{provider} cannot be used: {cause}; install what it names where the loader finds it (CUDA 13, cuDNN 9, the driver), or use the CPU"
+    )]
     Provider {
         /// The provider asked for.
         provider: &'static str,
@@ -82,6 +84,21 @@ impl Provider {
                 MemoryInfo::new(AllocationDevice::CUDA, device, AllocatorType::Device, MemoryType::Default)
             }
         }
+    }
+}
+
+/// What a person types: `cpu`, `cuda` for the first NVIDIA device, `cuda:N` for device N.
+impl std::str::FromStr for Provider {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ordinal = match text {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => Ok(0),
+            _ => text.strip_prefix("cuda:").unwrap_or_default().parse::<u16>(),
+        };
+        let device = ordinal.map_err(|_| format!("{text:?} is not a device: write cpu, cuda or cuda:N"))?;
+        Ok(Self::Cuda { device: i32::from(device) })
     }
 }
 
@@ -150,6 +167,17 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether `provider` can be used on this machine: what a worker asks before it takes work.
+    ///
+    /// # Errors
+    /// [`Error::Provider`] with what is missing.
+    pub fn check_provider(runtime: &Runtime, provider: Provider) -> Result<(), Error> {
+        let options = SessionOptions { provider, ..SessionOptions::default() };
+        Self::builder(runtime, &options)
+            .map(drop)
+            .map_err(|error| Error::Provider { provider: provider.name(), cause: error.to_string() })
+    }
+
     /// Makes the ONNX model in `bytes` ready to run.
     ///
     /// All graph optimisations are on. Idle threads sleep instead of spinning (spinning costs several times the wall time

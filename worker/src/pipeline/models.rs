@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use hiresmed_compositing::{Blend, Compositor};
-use hiresmed_inference::{Provider, Runtime, SessionOptions, package::Package};
+use hiresmed_inference::{Runtime, SessionOptions, package::Package};
 use hiresmed_models::{density::Prior, singan::Generator, unet::DangerZones, vqgan::Autoencoder};
 use hiresmed_protocol::{
     Digest,
@@ -119,9 +119,10 @@ struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     fn new(environment: &'a Environment) -> Result<Self, Failure> {
-        let runtime = environment.residents.get_or_load("onnxruntime", || Runtime::load().map_err(refuse))?;
-        let large =
-            SessionOptions { threads: environment.threads, provider: Provider::Cpu, ..SessionOptions::default() };
+        let provider = environment.provider;
+        let load = || Runtime::load_for(provider).map_err(refuse);
+        let runtime = environment.residents.get_or_load("onnxruntime", load)?;
+        let large = SessionOptions { threads: environment.threads, provider, ..SessionOptions::default() };
         Ok(Self { environment, runtime, large, small: SessionOptions { threads: 1, ..large } })
     }
 

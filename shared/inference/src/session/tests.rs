@@ -75,3 +75,14 @@ fn sessions_are_shared_between_threads() {
         }
     });
 }
+
+#[test]
+fn devices_are_read_as_people_write_them() {
+    assert_eq!("cpu".parse(), Ok(Provider::Cpu));
+    assert_eq!("cuda".parse(), Ok(Provider::Cuda { device: 0 }));
+    assert_eq!("cuda:3".parse(), Ok(Provider::Cuda { device: 3 }));
+    for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:99999", "CPU"] {
+        let refused = text.parse::<Provider>().unwrap_err();
+        assert!(refused.contains("cpu, cuda or cuda:N"), "{refused}");
+    }
+}
