@@ -19,16 +19,13 @@ use std::path::Path;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Slices of LIDC-IDRI-0001's one nodule that are cut: its body and both of its small, ragged poles.
-const LIDC_SLICES: [usize; 6] = [12, 13, 14, 17, 18, 19];
+/// Slices of LIDC-IDRI-0001's one nodule that are cut: its body and its ragged lower pole.
+const LIDC_SLICES: [usize; 3] = [13, 17, 19];
 /// Slices of the Lung-PET-CT-Dx mass that lie free enough of the mediastinum.
 const BOXED_SLICES: [&str; 2] = ["slice_009", "slice_011"];
 /// Nodules of IQ-OTH/NCCD: file, column and row of a pixel inside, radius in px that holds it.
-const SEEDS: [(&str, usize, usize, f64); 3] = [
-    ("malignant/malignant_0129", 330, 260, 20.0),
-    ("malignant/malignant_0391", 324, 274, 38.0),
-    ("malignant/malignant_0266", 325, 253, 18.0),
-];
+const SEEDS: [(&str, usize, usize, f64); 2] =
+    [("malignant/malignant_0129", 330, 260, 20.0), ("malignant/malignant_0391", 324, 274, 38.0)];
 
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

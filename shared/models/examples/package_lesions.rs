@@ -158,8 +158,9 @@ fn card(name: &str, config: &Config, lesions: &[(f32, Lesion)]) -> String {
         {area:.2} +- {spread:.2} of the exemplar's at equal diameter. One image cannot be held out from a model of one image: there is no \
         held-out likelihood.\n\
         - **Licence**: {licence}; these weights are a derived work under the same terms.\n\
-        - **Limits**: far fewer iterations than the published recipe's 2,000 a scale; variety is that of one lesion. Lesions under 6 px have \
-        little inner structure. Not for diagnosis.\n",
+        - **Limits**: far fewer iterations than the published recipe's 2,000 a scale, and a reconstruction from fresh noise that holds \
+        samples near the exemplar: they differ in orientation, grey values, texture and edge, and little in overall shape. Lesions under \
+        6 px have little inner structure. Not for diagnosis.\n",
         DIAMETERS_PX[0],
         DIAMETERS_PX[1],
         DIAMETERS_PX[2],
