@@ -98,7 +98,8 @@ fn a_loss_that_is_no_number_stops_the_training() {
 
 #[test]
 fn the_graph_equals_libtorch_at_two_sizes_and_finds_the_lungs() {
-    let learner = trained(60);
+    // Where the rate's cosine ends after 60 steps, arithmetic of another processor can end below every threshold.
+    let learner = trained(150);
     let (config, weights) = (learner.config().clone(), learner.checkpoint().unwrap());
     let graph = export(&config, &weights).unwrap();
     let session = Session::open(&Runtime::load().unwrap(), &graph, &SessionOptions::default()).unwrap();
