@@ -94,7 +94,8 @@ fn take_inputs(fleet: &Fleet, request: &mut Synthesise, arguments: &Arguments) -
         // An alias or prefix of the store: the planner looks for it there.
         return Ok(());
     }
-    request.inputs =
-        fleet.wait(intake::take(fleet.store(), fleet.site(), &folder)).context("the inputs cannot be taken")?;
+    request.inputs = fleet
+        .wait(intake::images(fleet.store(), fleet.site(), &fleet.names(), &folder))
+        .context("the inputs cannot be taken")?;
     Ok(())
 }
