@@ -61,7 +61,7 @@ pub fn finish(fleet: &Fleet, id: &hiresmed_protocol::RequestId, out: Option<&Pat
     if let (Some(out), Ending::Completed { images, .. }) = (out, &ending)
         && *images > 0
     {
-        export::export(fleet, id, out)?;
+        export::export(fleet, id, out, &again(id))?;
         println!("{}", out.join(export::MANIFEST).display());
     }
     let code = conclude(id, &ending)?;
@@ -69,6 +69,11 @@ pub fn finish(fleet: &Fleet, id: &hiresmed_protocol::RequestId, out: Option<&Pat
         eprintln!("complete; `hiresmed export {id} --out DIR` writes the result");
     }
     Ok(code)
+}
+
+/// How an export that failed is tried again.
+pub fn again(id: &hiresmed_protocol::RequestId) -> String {
+    format!("`hiresmed export {id} --out DIR` tries again")
 }
 
 fn read(path: &Path) -> Result<Request> {
