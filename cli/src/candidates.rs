@@ -1,5 +1,6 @@
 //! `hiresmed candidates`: where a lesion may go in a background.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +12,9 @@ use hiresmed_worker::pipeline::{Locator, decode};
 use serde::Serialize;
 
 use crate::{commands::StateArgument, failure};
+
+/// Distances of pixel centres that can be used, as in requests.
+const SPACING_MM: RangeInclusive<f64> = 0.05..=5.0;
 
 /// Show where a lesion may go in a background: C_final of equation 16
 #[derive(Debug, clap::Args)]
@@ -76,6 +80,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             arguments.diameter_mm
         )));
     }
+    if let Some(mm) = arguments.spacing_mm.filter(|mm| !SPACING_MM.contains(mm)) {
+        let (least, most) = (SPACING_MM.start(), SPACING_MM.end());
+        return Err(failure::refused(anyhow!("--spacing-mm {mm}: must be {least} to {most} mm")));
+    }
     let path = &arguments.background;
     let name = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(failure::refused)?;
@@ -84,6 +92,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let spacing = plane.spacing.or(declared).ok_or_else(|| {
         failure::refused(anyhow!("{name} does not say how far its pixels lie apart; give --spacing-mm"))
     })?;
+    if ![spacing.row_mm, spacing.column_mm].iter().all(|mm| SPACING_MM.contains(mm)) {
+        return Err(failure::refused(anyhow!(
+            "{name} says that its pixels lie {} x {} mm apart, and {} to {} mm can be used; export it again from its source",
+            spacing.row_mm,
+            spacing.column_mm,
+            SPACING_MM.start(),
+            SPACING_MM.end()
+        )));
+    }
     plane.spacing = Some(spacing);
 
     let fleet = arguments.state.open()?;

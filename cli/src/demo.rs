@@ -16,6 +16,9 @@ use crate::{
     state::StateFolder,
 };
 
+/// How a demo whose result could not be written goes on: its state lies in the output folder, where no other command looks.
+const AGAIN: &str = "free space or put right what is said below, and run the same command again";
+
 /// Make labelled synthetic lung CT from the sample that comes with the project
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -57,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Ending::Completed { images, .. } = &ending
         && *images > 0
     {
-        let manifest = export::export(&fleet, &id, &arguments.out)?;
+        let manifest = export::export(&fleet, &id, &arguments.out, AGAIN)?;
         drop(fleet);
         std::fs::remove_dir_all(&state).with_context(|| format!("{} cannot be removed", state.display()))?;
         let lesions: usize = manifest.images.iter().map(|image| image.lesions.len()).sum();

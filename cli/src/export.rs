@@ -1,8 +1,9 @@
 //! Writes a request's result into a folder: every file whole or not at all, the manifest last.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -26,35 +27,35 @@ pub fn check(out: &Path) -> Result<()> {
     probe.write_all(b"probe").with_context(blame)
 }
 
+/// Lists the files that an export which has not come to its end may have left, so that a later one knows them for its own.
+const UNFINISHED: &str = ".unfinished.json";
+
+/// Beside the files that a manifest lists.
+const COCO: &str = "annotations.coco.json";
+
 /// Writes the result of request `id` into `out`: `images/`, `masks/`, `backgrounds/`, labels, and `manifest.json` at the
-/// end. Files that are there already with the right bytes are left as they are.
+/// end. Files that are there already with the right bytes are left as they are; files of an earlier delivery that are no
+/// part of this one are removed. `again` tells a person how to go on after an error.
 ///
 /// # Errors
 /// The request has no images, or a file cannot be written: no file is left half-written, and another call goes on.
-pub fn export(fleet: &Fleet, id: &RequestId, out: &Path) -> Result<Manifest> {
+pub fn export(fleet: &Fleet, id: &RequestId, out: &Path, again: &str) -> Result<Manifest> {
     let Some(delivery) = fleet.wait(delivery::assemble(fleet.ledger(), id))? else {
         bail!("request {id} trains a model; its result is listed by `hiresmed model list`");
     };
-    write(fleet, id, &delivery, out).and_then(|()| report::write(out, &delivery.manifest).map(|_| ())).with_context(
-        || {
-            format!(
-                "the result could not be written into {}; `hiresmed export {id} --out DIR` tries again",
-                out.display()
-            )
-        },
-    )?;
+    write(fleet, id, &delivery, out)
+        .and_then(|()| report::write(out, &delivery.manifest).map(|_| ()))
+        .with_context(|| format!("the result could not be written into {}; {again}", out.display()))?;
     Ok(delivery.manifest)
 }
 
 fn write(fleet: &Fleet, id: &RequestId, delivery: &Delivery, out: &Path) -> Result<()> {
     check(out)?;
-    // While files are replaced, nothing claims that the folder is complete.
-    match fs::remove_file(out.join(MANIFEST)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("{} cannot be replaced", out.join(MANIFEST).display()));
-        }
-        _ => {}
-    }
+    let request = fleet.wait(fleet.ledger().request(id))?;
+    let coco = matches!(&request, Request::Synthesise(request) if request.output.coco);
+    let mut wanted: BTreeSet<String> = delivery.files.iter().map(|(file, _)| file.clone()).collect();
+    wanted.extend(coco.then(|| COCO.to_owned()));
+    clear(out, &wanted)?;
     for (file, sha256) in &delivery.files {
         let path = inside(out, file)?;
         if fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == *sha256) {
@@ -63,14 +64,56 @@ fn write(fleet: &Fleet, id: &RequestId, delivery: &Delivery, out: &Path) -> Resu
         let bytes = fleet.wait(fleet.store().get(&keys::object(fleet.site(), sha256)))?;
         write_whole(&path, &bytes)?;
     }
-    if let Request::Synthesise(request) = fleet.wait(fleet.ledger().request(id))?
-        && request.output.coco
-    {
-        write_whole(&out.join("annotations.coco.json"), &labels::coco(&delivery.manifest, out)?)?;
+    if coco {
+        write_whole(&out.join(COCO), &labels::coco(&delivery.manifest, out)?)?;
     }
     let mut manifest = serde_json::to_vec_pretty(&delivery.manifest)?;
     manifest.push(b'\n');
-    write_whole(&out.join(MANIFEST), &manifest)
+    write_whole(&out.join(MANIFEST), &manifest)?;
+    remove(&out.join(UNFINISHED))
+}
+
+/// Removes what an earlier delivery left in `out` and this one, of the files `wanted`, does not have; nothing else.
+///
+/// First the files of both are listed, then the manifest goes, then the files: wherever this ends, the next call knows them
+/// all, and while files are replaced nothing claims that the folder is complete.
+fn clear(out: &Path, wanted: &BTreeSet<String>) -> Result<()> {
+    let mut earlier: BTreeSet<String> =
+        fs::read(out.join(UNFINISHED)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let manifest = fs::read(out.join(MANIFEST)).ok().and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+    if let Some(manifest) = manifest {
+        earlier.extend(listed(&manifest));
+        earlier.insert(COCO.to_owned());
+    }
+    let all: BTreeSet<&String> = earlier.union(wanted).collect();
+    write_whole(&out.join(UNFINISHED), &serde_json::to_vec(&all)?)?;
+    remove(&out.join(MANIFEST))?;
+    for file in earlier.difference(wanted) {
+        // What leads out of the folder is none of ours, whatever a list says.
+        if let Ok(path) = inside(out, file) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every file that a manifest lists.
+fn listed(manifest: &Manifest) -> impl Iterator<Item = String> + '_ {
+    manifest.images.iter().flat_map(|image| {
+        let parts = [&image.mask, &image.background, &image.danger_zones, &image.candidates, &image.yolo];
+        let parts = parts.into_iter().flatten().map(|part| part.file.clone());
+        std::iter::once(image.file.clone()).chain(parts)
+    })
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error).with_context(|| format!("{} cannot be removed", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where `file` of a delivery lies; never outside of `out`.
@@ -120,6 +163,26 @@ mod tests {
         write_whole(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_an_earlier_delivery_only_its_own_files_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+        for file in ["masks/0.png", "masks/1.png", "masks/mine.png", "notes.txt", "../outside"] {
+            write_whole(&out.join(file), b"x").unwrap();
+        }
+        // A run that was killed: it had listed what it would write.
+        clear(&out, &names(&["masks/0.png", "masks/1.png", "../outside"])).unwrap();
+        clear(&out, &names(&["masks/0.png", "masks/2.png"])).unwrap();
+        let there = |file: &str| out.join(file).exists();
+        assert!(there("masks/0.png") && !there("masks/1.png"));
+        assert!(there("masks/mine.png") && there("notes.txt") && there("../outside"));
+        // And again, of three runs.
+        write_whole(&out.join("masks/2.png"), b"x").unwrap();
+        clear(&out, &names(&["masks/3.png"])).unwrap();
+        assert!(!there("masks/0.png") && !there("masks/2.png") && there("masks/mine.png"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use hiresmed_worker::{Environment, Worker, jobs};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::{shipped, signals, state::StateFolder, trainer, watcher};
+use crate::{intake::Names, shipped, signals, state::StateFolder, trainer, watcher};
 
 /// Values that the embedded cache keeps at most.
 const CACHE_BYTES: usize = 64 << 20;
@@ -72,6 +72,11 @@ impl Fleet {
         &self.store
     }
 
+    /// What the files that were taken in are called on this machine.
+    pub fn names(&self) -> Names {
+        Names::read(&self.state)
+    }
+
     /// The site that this machine is.
     pub fn site(&self) -> &SiteId {
         &self.site
@@ -121,7 +126,10 @@ impl Fleet {
         if matches!(ending, Ending::Completed { images: 0, failures } if failures > 0) {
             bail!("request {id} made no image:{}", self.reasons(id)?);
         }
-        Ok(ending)
+        Ok(match ending {
+            Ending::Failed { reason } => Ending::Failed { reason: self.names().restore(&reason) },
+            ending => ending,
+        })
     }
 
     /// The different reasons of a request's failures, a line each.
@@ -135,14 +143,14 @@ impl Fleet {
         if more > 0 {
             text.push_str(&format!("\n  and {more} further reasons"));
         }
-        Ok(text)
+        Ok(self.names().restore(&text))
     }
 
     fn follow_or_work(&self, id: &RequestId) -> Result<Ending> {
         let stop = CancellationToken::new();
         self.wait(async {
             signals::cancel_on_signal(stop.clone());
-            let shown = watcher::watch(self.ledger.clone(), self.queue.clone(), id).await?;
+            let shown = watcher::watch(self.ledger.clone(), self.queue.clone(), self.names(), id).await?;
             let mut told = false;
             loop {
                 match self.state.try_lock()? {

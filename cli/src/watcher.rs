@@ -9,7 +9,7 @@ use hiresmed_services::queue::Queue;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::Progress;
+use crate::{intake::Names, progress::Progress};
 
 /// The task that shows; ends with [`Shown::end`].
 pub struct Shown {
@@ -30,12 +30,13 @@ impl Shown {
 ///
 /// # Errors
 /// There is no such request, or the services fail.
-pub async fn watch(ledger: Ledger, queue: Arc<dyn Queue>, id: &RequestId) -> Result<Shown> {
+pub async fn watch(ledger: Ledger, queue: Arc<dyn Queue>, names: Names, id: &RequestId) -> Result<Shown> {
     let mut events = queue.subscribe(&Event::topics_of(id)).await?;
     let status = status::of(&ledger, id).await?;
     let mut view = View {
         progress: Progress::begin(status.unit, status.total, (status.done + status.failed).min(status.total)),
         settled: settled(&ledger, id).await?,
+        names,
     };
     let over = CancellationToken::new();
     let ended = over.clone();
@@ -64,6 +65,8 @@ struct View {
     progress: Progress,
     /// Images that are done or failed: a job that is run again makes some of them a second time.
     settled: BTreeSet<ImageIndex>,
+    /// Events do not know what a person calls a file.
+    names: Names,
 }
 
 impl View {
@@ -72,7 +75,7 @@ impl View {
             Happening::Progress { stage, .. } => self.progress.stage(stage.as_str()),
             Happening::ImageDone { index } => self.settle(index),
             Happening::ImageFailed { index, stage, reason } => {
-                self.progress.note(&format!("image {index} failed ({stage}): {reason}"));
+                self.note(&format!("image {index} failed ({stage}): {reason}"));
                 self.settle(index);
             }
             Happening::TrainingLoss { step, terms, .. } => {
@@ -82,7 +85,7 @@ impl View {
             }
             Happening::Ended { outcome } => match outcome.verdict {
                 Verdict::Transient(failure) => {
-                    self.progress.note(&format!("failed for now, will be tried again: {}", failure.reason));
+                    self.note(&format!("failed for now, will be tried again: {}", failure.reason));
                 }
                 Verdict::Succeeded(success) => {
                     if let Some(round) = success.round {
@@ -90,7 +93,7 @@ impl View {
                     }
                 }
                 Verdict::Failed(failure) => {
-                    self.progress.note(&format!("job {} failed: {}", outcome.job, failure.reason))
+                    self.note(&format!("job {} failed: {}", outcome.job, failure.reason));
                 }
                 Verdict::Interrupted | Verdict::Cancelled => {}
             },
@@ -100,6 +103,10 @@ impl View {
             | Happening::Completed { .. }
             | Happening::Aborted { .. } => {}
         }
+    }
+
+    fn note(&self, text: &str) {
+        self.progress.note(&self.names.restore(text));
     }
 
     fn settle(&mut self, index: ImageIndex) {

@@ -55,12 +55,13 @@ fn list(fleet: &Fleet, id: Option<&str>, json: bool) -> Result<ExitCode> {
         Some(id) => vec![parse_id(id)?],
         None => fleet.wait(fleet.ledger().requests())?,
     };
+    let names = fleet.names();
     for id in ids {
         for letter in fleet.wait(status::dead_letters(fleet.ledger(), &id))? {
             if json {
                 println!("{}", serde_json::to_string(&letter)?);
             } else {
-                println!("{}  started {} times  {}", letter.job, letter.starts, letter.reason);
+                println!("{}  started {} times  {}", letter.job, letter.starts, names.restore(&letter.reason));
             }
         }
     }

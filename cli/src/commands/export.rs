@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use hiresmed_coordinator::delivery;
 
-use super::{StateArgument, parse_id};
+use super::{StateArgument, parse_id, submit};
 use crate::export;
 
 /// Write the images, masks and labels that a request has made
@@ -34,7 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     {
         eprintln!("warning: {} images are not made yet; `hiresmed watch {id}` makes them", delivery.missing);
     }
-    let manifest = export::export(&fleet, &id, &arguments.out)?;
+    let manifest = export::export(&fleet, &id, &arguments.out, &submit::again(&id))?;
     eprintln!("{} images written", manifest.images.len());
     println!("{}", arguments.out.join(export::MANIFEST).display());
     Ok(ExitCode::SUCCESS)

@@ -61,7 +61,7 @@ pub fn finish(fleet: &Fleet, id: &hiresmed_protocol::RequestId, out: Option<&Pat
     if let (Some(out), Ending::Completed { images, .. }) = (out, &ending)
         && *images > 0
     {
-        export::export(fleet, id, out)?;
+        export::export(fleet, id, out, &again(id))?;
         println!("{}", out.join(export::MANIFEST).display());
     }
     let code = conclude(id, &ending)?;
@@ -69,6 +69,11 @@ pub fn finish(fleet: &Fleet, id: &hiresmed_protocol::RequestId, out: Option<&Pat
         eprintln!("complete; `hiresmed export {id} --out DIR` writes the result");
     }
     Ok(code)
+}
+
+/// How an export that failed is tried again.
+pub fn again(id: &hiresmed_protocol::RequestId) -> String {
+    format!("`hiresmed export {id} --out DIR` tries again")
 }
 
 fn read(path: &Path) -> Result<Request> {
@@ -94,7 +99,8 @@ fn take_inputs(fleet: &Fleet, request: &mut Synthesise, arguments: &Arguments) -
         // An alias or prefix of the store: the planner looks for it there.
         return Ok(());
     }
-    request.inputs =
-        fleet.wait(intake::take(fleet.store(), fleet.site(), &folder)).context("the inputs cannot be taken")?;
+    request.inputs = fleet
+        .wait(intake::images(fleet.store(), fleet.site(), &fleet.names(), &folder))
+        .context("the inputs cannot be taken")?;
     Ok(())
 }

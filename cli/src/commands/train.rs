@@ -12,7 +12,7 @@ use hiresmed_protocol::{
 };
 
 use super::{StateArgument, conclude};
-use crate::{failure, fleet::Fleet, intake, trainer};
+use crate::{failure, fleet::Fleet, intake::training::Data, trainer};
 
 /// Scales that a lesion's pyramid usually has: a preset says how many iterations each gets.
 const USUAL_SCALES: u64 = 6;
@@ -23,7 +23,8 @@ pub struct Arguments {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively; their own names are series to hold out
+    /// Folders with the images, each walked recursively: slices for vqgan; NAME.png or NAME.dcm beside NAME.mask.png for unet,
+    /// and one such pair for singan
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The network's and the training's configuration by name
@@ -38,7 +39,8 @@ pub struct Arguments {
     /// The name by which requests can call the model [default: MODEL-PRESET-SEED]
     #[arg(long)]
     name: Option<String>,
-    /// Series (folders) and files that are kept out of training, by name
+    /// Series (a folder's name) and files (the name without extension) that are kept out of training; `A*` stands for every
+    /// name that begins with A
     #[arg(long, value_name = "NAME", num_args = 1..)]
     hold_out: Vec<String>,
     #[command(flatten)]
@@ -61,14 +63,6 @@ enum Model {
 /// The preset is unknown, the data cannot be taken, the trainer is not there, or the training failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let steps = steps(arguments)?;
-    // Before the data are copied: without it nothing can come of them.
-    trainer::program()?;
-    let fleet = arguments.state.open()?;
-    let mut data = Vec::new();
-    for folder in &arguments.data {
-        let source = fleet.wait(intake::take(fleet.store(), fleet.site(), folder)).map_err(failure::refused)?;
-        data.push(source);
-    }
     let model = TrainedModel::from(arguments.model);
     let default_name = || format!("{model}-{}-{}", arguments.preset, arguments.seed);
     let name = arguments.name.clone().unwrap_or_else(default_name);
@@ -77,6 +71,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "--name default: that name is for the models that come with the project"
         )));
     }
+    let data = Data::check(model, &arguments.preset, &arguments.data, &arguments.hold_out)?;
+    // Before the data are copied: without it nothing can come of them.
+    trainer::program()?;
+    let fleet = arguments.state.open()?;
+    let data = fleet.wait(data.take(fleet.store(), fleet.site(), &fleet.names()))?;
     let request = Request::Train(Train {
         version: VERSION,
         name: name.clone(),
@@ -85,7 +84,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         data,
         steps,
         seed: arguments.seed,
-        hold_out: arguments.hold_out.clone(),
+        // What is held out is not in the data.
+        hold_out: Vec::new(),
         class: Class::Batch,
     });
     let id = fleet.submit(&request)?.request;

@@ -49,7 +49,9 @@ pub enum Fault {
     )]
     Colour(String),
     /// Larger than the caller allows.
-    #[error("{what} would take {needed} bytes, the limit is {limit}; raise the limit if the file can be trusted")]
+    #[error(
+        "{what} would take {needed} bytes, the limit is {limit}; if the file can be trusted, split or crop it, or write a deflated one again uncompressed"
+    )]
     TooLarge {
         /// What is too large.
         what: &'static str,

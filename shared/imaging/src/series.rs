@@ -167,7 +167,8 @@ fn format(path: &Path) -> Option<Format> {
     }
 }
 
-fn stem(path: &Path) -> String {
+/// A file's name without the endings of images, `.nii.gz` included.
+pub fn stem(path: &Path) -> String {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let lower = name.to_lowercase();
     let suffix = [".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg"];

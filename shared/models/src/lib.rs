@@ -4,6 +4,7 @@
 //! `hiresmed-inference`. The feature `training` adds the networks in libtorch, their losses and [`training`]'s rounds.
 //! It knows nothing of jobs, queues or the fleet, and a model knows nothing of the others.
 
+pub mod data;
 pub mod density;
 pub mod noise;
 pub mod singan;

@@ -36,6 +36,22 @@ fn a_demo_delivers_what_it_promises() {
     assert_eq!(request["annotations"].as_array().unwrap().len(), lesions);
 }
 
+#[test]
+fn a_second_demo_in_a_folder_leaves_nothing_of_the_first() {
+    let bench = Bench::new();
+    let (out, clean) = (bench.path("out"), bench.path("clean"));
+    let demo = |out: &Path, count: &str, seed: &str| {
+        bench.run(&["demo", "--out", out.to_str().unwrap(), "--count", count, "--seed", seed]).expect(0);
+    };
+    demo(&out, "3", "1");
+    fs::write(out.join("labels-yolo/classes.txt"), "nodule").unwrap();
+    demo(&out, "1", "2");
+    assert_eq!(fs::read_to_string(out.join("labels-yolo/classes.txt")).unwrap(), "nodule", "it is not ours");
+    fs::remove_file(out.join("labels-yolo/classes.txt")).unwrap();
+    demo(&clean, "1", "2");
+    Delivered::read(&out).equals(&Delivered::read(&clean), "in a folder that was used before");
+}
+
 fn stems(out: &Path, folder: &str, ending: &str) -> BTreeSet<String> {
     let paths = fs::read_dir(out.join(folder)).unwrap().map(|entry| entry.unwrap().path());
     let named = paths.filter(|path| path.extension().is_some_and(|own| own == ending));

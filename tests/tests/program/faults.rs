@@ -1,6 +1,10 @@
 //! Bad input and bad surroundings: each a clear error that names file, cause and next step.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::harness::{Bench, Delivered, Said, binary, slice};
 
@@ -27,13 +31,21 @@ fn impossible_requests_are_refused_with_every_fault() {
 }
 
 /// A folder with one good slice and whatever is added to it.
-fn inputs(bench: &Bench, good: usize) -> std::path::PathBuf {
+fn inputs(bench: &Bench, good: usize) -> PathBuf {
     let folder = bench.path("inputs");
     fs::create_dir_all(&folder).unwrap();
     for number in 0..good {
         fs::copy(slice(8 + number), folder.join(format!("good-{number}.dcm"))).unwrap();
     }
     folder
+}
+
+/// A file, or the files below a folder.
+fn below(root: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(root) {
+        Ok(entries) => entries.flat_map(|entry| below(&entry.unwrap().path())).collect(),
+        Err(_) => vec![root.to_path_buf()],
+    }
 }
 
 /// A PNG of one row with colour, as small as it can be written by hand is still long: encoded by the image library.
@@ -57,12 +69,19 @@ fn other_images_go_on_where_one_input_is_bad() {
     said.complains(0, &["warning: 2 images could not be made", "truncated.dcm", "colour.png"]);
     let delivered = Delivered::read(&out);
     assert_eq!((delivered.manifest.images.len(), delivered.manifest.failures.len()), (1, 2));
+    // What the user's files are called is said on this machine, and is nowhere that travels.
     for failure in &delivered.manifest.failures {
-        assert!(
-            failure.reason.contains("truncated.dcm") || failure.reason.contains("colour.png"),
-            "{}",
-            failure.reason
-        );
+        let reason = &failure.reason;
+        assert!(reason.contains(".dcm: truncated") || reason.contains(".png: a grey image is needed"), "{reason}");
+    }
+    for name in ["truncated.dcm", "colour.png", "good-0"] {
+        let holds = |path: &PathBuf| {
+            let bytes = fs::read(path).unwrap();
+            bytes.windows(name.len()).any(|part| part == name.as_bytes()) || path.to_string_lossy().contains(name)
+        };
+        let places = [out.clone(), bench.state().join("store"), bench.state().join("queue.sqlite")];
+        let found: Vec<_> = places.iter().flat_map(|root| below(root)).filter(holds).collect();
+        assert!(found.is_empty(), "`{name}` is in {found:?}");
     }
 
     let request = bench.request(&format!("{text}\non_failure = \"stop\""));
@@ -148,6 +167,8 @@ fn a_read_only_or_full_output_folder_leaves_nothing_half_written() {
     assert!(!said.out.contains("manifest.json"));
     let whole = bench.delivery(&id, "out");
     let there = said.out.lines().filter_map(|line| line.split_once("  ./"));
+    // The list of what was to be written is hidden, and for the next attempt.
+    let there = there.filter(|(_, name)| !name.starts_with('.'));
     for (sha256, name) in there {
         assert_eq!(whole.files[name].to_string(), sha256, "{name} is there and not whole");
     }
@@ -171,4 +192,22 @@ fn a_full_state_folder_is_said_and_the_request_goes_on_when_there_is_room() {
     said.complains(0, &["error: "]);
     assert!(said.errors.contains("space") || said.errors.contains("full"), "{}", said.errors);
     assert!(said.out.contains("complete   3/3 images"), "{}\n{}", said.out, said.errors);
+}
+
+#[test]
+fn a_demo_on_a_full_disk_says_how_it_goes_on() {
+    let bench = Bench::new();
+    let out = bench.path("small");
+    fs::create_dir(&out).unwrap();
+    let out = out.to_str().unwrap();
+    let demo = format!("\"$HIRESMED\" demo --out {out} --count 1 --seed 3");
+    // The state finds room on another file system, the result does not.
+    let script = format!(
+        "mount -t tmpfs -o size=100k none {out}; mkdir {out}/.state; mount -t tmpfs none {out}/.state; \
+         {demo} && echo unexpected; mount -o remount,size=100m {out}; umount {out}/.state; {demo}; ls {out}"
+    );
+    let said = with_mounts(&bench, &script);
+    said.complains(0, &["No space left on device", "free space", "run the same command again"]);
+    assert!(!said.errors.contains("hiresmed export"), "{}", said.errors);
+    assert!(said.out.contains("report.html") && !said.out.contains("unexpected"), "{}", said.out);
 }

@@ -62,4 +62,14 @@ fn what_cannot_be_trained_is_refused() {
         .run(&["train", "vqgan", "--data", folder, "--preset", "nobody"])
         .complains(2, &["--preset nobody", "known are"]);
     bench.run(&["train", "vqgan", "--data", "/nowhere", "--preset", "tiny"]).complains(2, &["/nowhere cannot be read"]);
+    let held = ["train", "vqgan", "--data", folder, "--preset", "tiny", "--hold-out", "nosuch"];
+    bench.run(&held).complains(2, &["nothing is called `nosuch`"]);
+    let pair = bench.path("lesions");
+    fs::create_dir_all(&pair).unwrap();
+    for (file, height) in [("one.png", 48), ("one.mask.png", 44)] {
+        image::GrayImage::from_pixel(48, height, image::Luma([99])).save(pair.join(file)).unwrap();
+    }
+    let singan = ["train", "singan", "--data", pair.to_str().unwrap(), "--preset", "lesion"];
+    bench.run(&singan).complains(2, &["lesions/one.png is 48 x 48 pixels", "lesions/one.mask.png is 48 x 44"]);
+    assert!(bench.run(&["status"]).expect(0).is_empty(), "nothing refused is recorded");
 }

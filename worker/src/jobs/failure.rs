@@ -72,9 +72,19 @@ impl From<store::Error> for Failure {
     }
 }
 
-/// An error with its causes in one line.
+/// An error with its causes in one line. A cause that its own effect has quoted is not said twice.
 fn reason(error: &anyhow::Error) -> String {
-    format!("{error:#}")
+    let mut text = error.to_string();
+    let mut last = text.clone();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !last.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        last = cause;
+    }
+    text
 }
 
 #[cfg(test)]
@@ -95,5 +105,12 @@ mod tests {
         let error = anyhow::anyhow!("disk full").context("image.dcm cannot be written");
         let Verdict::Failed(failure) = Failure::permanent(Stage::Outputs, error).into_verdict() else { panic!() };
         assert_eq!(failure.reason, "image.dcm cannot be written: disk full");
+    }
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_said_once() {
+        let colour = hiresmed_imaging::Error::new("a.png", hiresmed_imaging::Fault::Colour("RGB".into()));
+        let Verdict::Failed(failure) = Failure::permanent(Stage::Inputs, colour).into_verdict() else { panic!() };
+        assert_eq!(failure.reason.matches("a grey image is needed").count(), 1, "{}", failure.reason);
     }
 }

@@ -55,11 +55,15 @@ impl Pipeline {
     }
 }
 
-/// The image in `bytes` (DICOM, PNG or JPEG), in [-1, 1] over `window`; the middle frame of several. `name` stands for the
-/// file in errors.
+/// The modality whose values the shipped models' window is over: Hounsfield units.
+const MODALITY: &str = "CT";
+
+/// The image in `bytes` (DICOM, PNG or JPEG), in [-1, 1] over `window`. Of a multi-frame file the middle frame alone is
+/// used: split it to use all. `name` stands for the file in errors.
 ///
 /// # Errors
-/// Permanent where it cannot be decoded correctly, or is colour.
+/// Permanent where it cannot be decoded correctly, is colour, or says that it is of another modality than CT, whose values
+/// would be taken for Hounsfield units. A picture, and a DICOM file without a modality, say nothing and pass.
 pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure> {
     let picture = bytes.starts_with(b"\x89PNG") || bytes.starts_with(&[0xFF, 0xD8]);
     if picture {
@@ -69,6 +73,12 @@ pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure
         return Ok(plane);
     }
     let image = dicom::from_bytes(bytes, name, dicom::ReadOptions::default()).map_err(refuse)?;
+    if let Some(modality) = image.attributes.modality.as_deref().filter(|modality| *modality != MODALITY) {
+        return Err(refuse(anyhow::anyhow!(
+            "{name}: its modality is {modality}, and the models' window is of {MODALITY} in Hounsfield units; give {MODALITY} \
+             images, or windowed ones as PNG"
+        )));
+    }
     let mut plane = image.to_plane(image.frames() / 2).map_err(refuse)?;
     if plane.data().iter().any(|value| !value.is_finite()) {
         return Err(refuse(anyhow::anyhow!("{name}: pixels that are not finite numbers; export the file again")));
@@ -166,6 +176,29 @@ mod tests {
     fn other_proportions_are_refused_by_name() {
         let failure = to_size(Plane::filled(64, 32, 0.0), &size(64, 64, None), "wide.dcm").unwrap_err();
         assert!(failure.to_string().contains("wide.dcm"), "{failure}");
+    }
+
+    #[test]
+    fn another_modality_is_refused_with_the_next_step() {
+        let written = |modality| {
+            dicom::write::Synthetic {
+                plane: &Plane::filled(16, 16, 0.0),
+                window: Window::LUNG_CT,
+                identity: dicom::write::Identity { request: "r", image: 0, object: "composite" },
+                modality,
+                description: "",
+                body_part: "CHEST",
+                software_version: "0",
+                syntax: dicom::write::Syntax::Explicit,
+            }
+            .to_bytes()
+            .unwrap()
+        };
+        assert!(decode(&written("CT"), "a.dcm", Window::LUNG_CT).is_ok());
+        let failure = decode(&written("MR"), "knee.dcm", Window::LUNG_CT).unwrap_err().to_string();
+        for part in ["knee.dcm", "its modality is MR", "give CT images"] {
+            assert!(failure.contains(part), "{part} in {failure}");
+        }
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub struct RunOptions {
     /// Folder with the training data; may be given several times.
     #[arg(long, required = true, num_args = 1..)]
     data: Vec<PathBuf>,
-    /// Series (folder) or start of a file name that is not trained on; may be given several times.
+    /// Series (a folder's name) or file (its name without extension) that is not trained on; `A*` for every name that begins
+    /// with A. May be given several times.
     #[arg(long, num_args = 1..)]
     hold_out: Vec<String>,
     /// Folder of the checkpoints; a training in it goes on from the newest.

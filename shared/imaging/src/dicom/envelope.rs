@@ -64,7 +64,14 @@ fn sniff(data: &[u8]) -> Option<Encoding> {
     }
 }
 
+/// A deflated data set may always grow to this: a large image of one value compresses without bound.
+const INFLATED_BYTES: u64 = 64 << 20;
+
+/// Beyond that it may be so many times its deflated length; images hardly reach a tenth of it, hostile zeros a thousand.
+const INFLATION: u64 = 64;
+
 fn inflate(data: &[u8], limit: u64) -> Result<Vec<u8>, Fault> {
+    let limit = limit.min((data.len() as u64).saturating_mul(INFLATION).max(INFLATED_BYTES));
     let mut inflated = Vec::new();
     let mut decoder = flate2::read::DeflateDecoder::new(data).take(limit + 1);
     decoder.read_to_end(&mut inflated).map_err(|error| match error.kind() {
@@ -79,4 +86,23 @@ fn inflate(data: &[u8], limit: u64) -> Result<Vec<u8>, Fault> {
         return Err(Fault::TooLarge { what: "the inflated data set", needed: inflated.len() as u64, limit });
     }
     Ok(inflated)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_data_set_that_inflates_out_of_all_proportion_is_refused_early() {
+        let zeros = |length: usize| {
+            let mut deflated = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+            deflated.write_all(&vec![0; length]).unwrap();
+            deflated.finish().unwrap()
+        };
+        assert_eq!(inflate(&zeros(1 << 20), 1 << 30).unwrap().len(), 1 << 20);
+        let refused = inflate(&zeros(80 << 20), 1 << 30);
+        assert!(matches!(refused, Err(Fault::TooLarge { limit: INFLATED_BYTES, .. })), "{refused:?}");
+    }
 }

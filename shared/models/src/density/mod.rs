@@ -33,6 +33,14 @@ pub enum Error {
     /// There is no body in the image to lay the prior over.
     #[error("no body was found in the image; a spatial prior has nothing to be laid over")]
     NoBody,
+    /// Pixels cannot lie so far apart.
+    #[error("pixels that lie {row_mm} x {column_mm} mm apart: both must be above 0; give the image's own spacing")]
+    Spacing {
+        /// Distance of rows, mm.
+        row_mm: f64,
+        /// Distance of columns, mm.
+        column_mm: f64,
+    },
     /// Nothing to fit.
     #[error("no annotation can be used: {cause}; check the columns and units of the table")]
     NoAnnotations {

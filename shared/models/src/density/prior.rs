@@ -111,8 +111,13 @@ impl Prior {
     /// spacing the body is taken to be as large as the reference.
     ///
     /// # Errors
-    /// [`Error::NoBody`] when the mask is empty.
+    /// [`Error::NoBody`] when the mask is empty, [`Error::Spacing`] for a spacing that is not a positive number.
     pub fn weights(&self, body: &Mask, spacing: Option<Spacing>) -> Result<Plane, Error> {
+        let positive = |mm: f64| mm.is_finite() && mm > 0.0;
+        if let Some(Spacing { row_mm, column_mm }) = spacing.filter(|s| !(positive(s.row_mm) && positive(s.column_mm)))
+        {
+            return Err(Error::Spacing { row_mm, column_mm });
+        }
         let bounds = body.bounds().ok_or(Error::NoBody)?;
         let [reference_width, reference_height] = self.density.body_mm;
         let stretch = |pixels: usize, spacing_mm: Option<f64>, reference_mm: f64| {
@@ -181,5 +186,10 @@ mod tests {
         assert!(Prior::new(Density { step_mm: f64::NAN, ..good.clone() }).is_err());
         assert!(Prior::new(Density { weights: vec![0; good.weights.len()], ..good }).is_err());
         assert!(matches!(prior().weights(&Mask::empty(8, 8), None), Err(Error::NoBody)));
+        let body = Mask::from_fn(8, 8, |_, _| true);
+        for mm in [-3.0, 0.0, f64::NAN, f64::INFINITY] {
+            let refused = prior().weights(&body, Some(Spacing::square(mm)));
+            assert!(matches!(refused, Err(Error::Spacing { .. })), "{mm}");
+        }
     }
 }

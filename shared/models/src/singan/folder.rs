@@ -1,7 +1,7 @@
 //! Which exemplar of a data folder a training learns.
 
 use super::exemplar::{Cut, Exemplar};
-use crate::training::Pair;
+use crate::data::Pair;
 use hiresmed_imaging::Mask;
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// Every fault, one sentence each.
-pub(super) fn read(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str>) -> Result<Exemplar, Vec<String>> {
+pub fn exemplar(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str>) -> Result<Exemplar, Vec<String>> {
     let mut pairs = Pair::find(folders, hold_out)?;
     pairs.retain(|pair| wanted.is_none_or(|wanted| wanted == pair.name));
     match pairs.as_slice() {
@@ -23,7 +23,7 @@ pub(super) fn read(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str
         several => {
             let names: Vec<&str> = several.iter().map(|pair| pair.name.as_str()).collect();
             Err(vec![format!(
-                "there are {} exemplars ({}) and a SinGAN learns one: set `exemplar`",
+                "there are {} exemplars ({}) and a SinGAN learns one: hold the others out, or name a folder with one",
                 names.len(),
                 names.join(", ")
             )])

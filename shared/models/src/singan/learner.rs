@@ -55,7 +55,7 @@ impl Learner {
     /// [`Error::Specification`] or [`Error::Data`] with every fault; [`Error::Parent`] for a checkpoint of another training.
     pub fn open(specification: &training::Specification, parent: Option<&Weights>) -> Result<Self, Error> {
         let mut training = settings(specification)?;
-        let exemplar = super::folder::read(&specification.data, &specification.hold_out, training.exemplar.as_deref());
+        let exemplar = super::exemplar(&specification.data, &specification.hold_out, training.exemplar.as_deref());
         let exemplar = exemplar.map_err(Error::Data)?;
         if let Some(steps) = specification.steps {
             let scales = training.pyramid([exemplar.image.height(), exemplar.image.width()]).len() as u64;

@@ -7,10 +7,9 @@
 mod config;
 mod exemplar;
 mod export;
+mod folder;
 mod sample;
 
-#[cfg(feature = "training")]
-mod folder;
 #[cfg(feature = "training")]
 mod learner;
 #[cfg(feature = "training")]
@@ -24,6 +23,7 @@ mod tests;
 pub use config::{CHANNELS, Config, Training, generator_parameters};
 pub use exemplar::{Cut, Exemplar};
 pub use export::export;
+pub use folder::exemplar;
 pub use sample::{Generator, Lesion};
 
 #[cfg(feature = "training")]

@@ -1,15 +1,13 @@
 //! The images of a training: folders of slices as normalised planes in memory.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
-use hiresmed_imaging::{Plane, Window, series};
+use hiresmed_imaging::{Plane, Window};
 use rand::{Rng, RngExt};
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use crate::data;
 
 /// One image, normalised to [-1, 1] over the training's window.
 #[derive(Debug, Clone)]
@@ -32,42 +30,23 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads every image below `folders` (DICOM, NIfTI, PNG, JPEG), except what `hold_out` names: a folder's name, or the
-    /// start of a file's name. Values in real-world units are normalised over `window`; others are taken as windowed.
+    /// Reads every image below `folders` (DICOM, NIfTI, PNG, JPEG), except what `hold_out` names (see
+    /// [`HoldOut`](data::HoldOut)). Values in real-world units are normalised over `window`; others are taken as windowed.
     ///
     /// # Errors
     /// [`Error::Data`] with every fault: unreadable files, folders without an image, images under `least` x `least`.
     pub fn open(folders: &[PathBuf], hold_out: &[String], window: Window, least: usize) -> Result<Self, Error> {
-        let (mut samples, mut faults, mut hash) = (Vec::new(), Vec::new(), Sha256::new());
-        for (index, folder) in folders.iter().enumerate() {
-            let before = (samples.len(), faults.len());
-            match series::files(folder) {
-                Err(error) => faults.push(error.to_string()),
-                Ok(paths) => {
-                    for path in paths.iter().filter(|path| !held(folder, path, hold_out)) {
-                        match read(path, window, least) {
-                            Ok((digest, planes)) => {
-                                hash.update(digest);
-                                samples.extend(planes.into_iter().map(|(name, plane)| Sample {
-                                    name,
-                                    folder: index,
-                                    plane,
-                                }));
-                            }
-                            Err(file) => faults.extend(file),
-                        }
-                    }
+        let (images, mut faults) = data::images(folders, hold_out);
+        let (mut samples, mut hash) = (Vec::new(), Sha256::new());
+        for image in images {
+            match read(&image, window, least) {
+                Ok((digest, planes)) => {
+                    hash.update(digest);
+                    let folder = image.folder;
+                    samples.extend(planes.into_iter().map(|(name, plane)| Sample { name, folder, plane }));
                 }
+                Err(of_file) => faults.extend(of_file),
             }
-            if before == (samples.len(), faults.len()) {
-                let folder = folder.display();
-                faults.push(format!(
-                    "{folder} has no image to train on; name a folder with DICOM, NIfTI, PNG or JPEG slices"
-                ));
-            }
-        }
-        if folders.is_empty() {
-            faults.push("no data folder was named".into());
         }
         if !faults.is_empty() {
             return Err(Error::Data(faults));
@@ -105,39 +84,19 @@ impl Dataset {
     }
 }
 
-/// Whether `hold_out` names a folder between `root` and the file, or the start of the file's name.
-fn held(root: &Path, path: &Path, hold_out: &[String]) -> bool {
-    let inner = path.strip_prefix(root).unwrap_or(path);
-    let folders = inner.parent().into_iter().flat_map(Path::components).map(|part| part.as_os_str().to_string_lossy());
-    let folders: Vec<_> = folders.chain(root.file_name().map(|name| name.to_string_lossy())).collect();
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    hold_out.iter().any(|held| folders.iter().any(|folder| folder == held) || name.starts_with(held.as_str()))
-}
-
 /// A file's digest and its slices by name; else a sentence for every fault.
 #[allow(clippy::type_complexity)]
-fn read(path: &Path, window: Window, least: usize) -> Result<([u8; 32], Vec<(String, Plane)>), Vec<String>> {
-    let bytes = fs::read(path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
-    let slices = series::read_file(path).map_err(|error| vec![error.to_string()])?;
-    let small = slices.iter().filter(|slice| slice.plane.width() < least || slice.plane.height() < least);
-    let faults: Vec<String> = small
-        .map(|slice| {
-            let (width, height) = (slice.plane.width(), slice.plane.height());
-            format!(
-                "{} is {width} x {height} pixels, at least {least} x {least} are needed; use smaller crops",
-                path.display()
-            )
-        })
-        .collect();
-    if !faults.is_empty() {
-        return Err(faults);
-    }
+fn read(image: &data::Image, window: Window, least: usize) -> Result<([u8; 32], Vec<(String, Plane)>), Vec<String>> {
+    let bytes = fs::read(&image.path).map_err(|error| vec![format!("{}: {error}", image.shown())])?;
+    let slices = image.read(least)?;
     let planes = slices.into_iter().map(|slice| (slice.name.clone(), slice.normalised(window))).collect();
     Ok((Sha256::digest(&bytes).into(), planes))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
     use super::*;
@@ -161,6 +120,14 @@ mod tests {
         for part in ["small.png", "broken.dcm", "no image", "absent"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        let Err(Error::Data(faults)) = Dataset::open(&folders[..1], &[], Window::LUNG_CT, 16) else {
+            panic!("must be refused")
+        };
+        let own = folder.path().file_name().unwrap().to_str().unwrap();
+        for (fault, file) in faults.iter().zip(["broken.dcm", "small.png"]) {
+            assert!(fault.starts_with(&format!("{own}/{file}")), "{fault}");
+        }
+        assert_eq!(faults.len(), 2);
     }
 
     #[test]
@@ -175,7 +142,7 @@ mod tests {
             let hold_out: Vec<String> = hold_out.iter().map(|&name| name.to_owned()).collect();
             Dataset::open(&[folder.path().to_path_buf()], &hold_out, Window::LUNG_CT, 16).unwrap().samples().len()
         };
-        assert_eq!((names(&[]), names(&["a"]), names(&["a", "tw"])), (4, 2, 1));
+        assert_eq!((names(&[]), names(&["a"]), names(&["a", "tw*"])), (4, 2, 1));
     }
 
     #[test]

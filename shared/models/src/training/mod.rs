@@ -8,7 +8,6 @@
 mod dataset;
 mod local;
 mod optimiser;
-mod pairs;
 mod product;
 mod round;
 mod state;
@@ -16,7 +15,6 @@ mod state;
 pub use dataset::{Dataset, Sample};
 pub use local::train;
 pub use optimiser::Adam;
-pub use pairs::Pair;
 pub use product::{Naming, Product, product};
 pub use round::{Budget, Ending, Flow, Progress, Summary, newest_checkpoint, round};
 pub use state::{Randomness, array, keep_named, load_named, tensor};
@@ -71,7 +69,7 @@ pub struct Specification {
     pub preset: String,
     /// Folders with the data, each walked recursively.
     pub data: Vec<PathBuf>,
-    /// Series (folders' names) and files (names without extension) that must not be trained on.
+    /// Series and files that must not be trained on, by name: see [`HoldOut`](crate::data::HoldOut).
     #[serde(default)]
     pub hold_out: Vec<String>,
     /// Steps in all; the preset's number without.

@@ -3,7 +3,8 @@
 use super::augment::augment;
 use super::config::{Config, Training};
 use super::network::{Network, losses};
-use crate::training::{self, Adam, Error, Figure, Pair, Randomness, keep_named, load_named};
+use crate::data::Pair;
+use crate::training::{self, Adam, Error, Figure, Randomness, keep_named, load_named};
 use crate::weights::Weights;
 use hiresmed_imaging::Plane;
 use rand::RngExt;

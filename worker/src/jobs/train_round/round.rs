@@ -104,8 +104,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
             TrainedModel::Unet => Kind::Unet,
         },
         preset: request.preset.clone(),
-        // A folder that is held out as a whole is no data folder.
-        data: folders.iter().filter(|name| !request.hold_out.contains(name)).map(|name| root.join(name)).collect(),
+        data: folders.iter().map(|name| root.join(name)).collect(),
         hold_out: request.hold_out.clone(),
         steps: Some(request.steps),
         seed: request.seed,

@@ -86,7 +86,8 @@ impl Builder {
             .text(tags::SLICE_THICKNESS, VR::DS, &thickness)
     }
 
-    /// De-identification attributes (C.7.1.1, C.12.1.1.1; PS3.15 annex E) and the empty type 2 ones of a patient.
+    /// De-identification attributes (C.7.1.1, C.12.1.1.1) and the empty type 2 ones of a patient. `method` says in words what
+    /// was done: no code of PS3.15 annex E is given, since no profile was applied to a file, the object is written anew.
     pub(super) fn nobody(&mut self, name: &str, id: &str, method: &str) -> &mut Self {
         self.text(tags::PATIENT_NAME, VR::PN, name)
             .text(tags::PATIENT_ID, VR::LO, id)
@@ -94,12 +95,6 @@ impl Builder {
             .text(tags::PATIENT_SEX, VR::CS, "")
             .text(tags::PATIENT_IDENTITY_REMOVED, VR::CS, "YES")
             .text(tags::DEIDENTIFICATION_METHOD, VR::LO, method)
-            .code(
-                tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE,
-                "113100",
-                "DCM",
-                "Basic Application Confidentiality Profile",
-            )
             .text(tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, VR::CS, "REMOVED")
             .text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO")
             .text(tags::STUDY_DATE, VR::DA, "")

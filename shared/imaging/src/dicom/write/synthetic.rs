@@ -9,17 +9,22 @@ use super::modules::Builder;
 use super::{Error, derived_uid};
 use crate::{Plane, Spacing, Window};
 
-/// Distance between the synthetic images of a series, mm: far apart, since they are independent of each other.
-const STACK_MM: f64 = 10.0;
+/// (0012,0063): what keeps a patient out, at most 64 characters. True of every object that is written here: it is built from
+/// nothing, and what an input says of its patient is not read.
+const DEIDENTIFICATION: &str = "Synthetic, written anew: no attribute of an input, new UIDs";
 
 /// Which image of which request this is: the source of every UID.
+///
+/// The images of a request are independent of each other: a viewer must not stack them. Each has a frame of reference of its
+/// own, which its background shares so that the two register, and since a series has a single frame of reference
+/// (PS3.3 C.7.4.1.1.1) each object is a series of its own, in the request's one study.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     /// The request's id together with its seed: two requests that make different images must differ here.
     pub request: &'a str,
     /// Image index in the request, from 0.
     pub image: u64,
-    /// What it shows: `composite`, `background`, ... Each object of a request is a series of its own.
+    /// What it shows: `composite`, `background`, ... All objects of one image share its frame of reference.
     pub object: &'a str,
 }
 
@@ -90,10 +95,10 @@ impl Synthetic<'_> {
             .text(tags::SOP_CLASS_UID, VR::UI, class)
             .text(tags::SOP_INSTANCE_UID, VR::UI, &self.sop_instance_uid())
             .text(tags::SYNTHETIC_DATA, VR::CS, "YES")
-            .nobody(&format!("SYNTHETIC^{id}"), &id, "Synthetic image, no patient: PS3.15 Basic Profile on all inputs")
+            .nobody(&format!("SYNTHETIC^{id}"), &id, DEIDENTIFICATION)
             .text(tags::STUDY_INSTANCE_UID, VR::UI, &derived_uid(&["study", request]))
             .text(tags::STUDY_ID, VR::SH, "")
-            .text(tags::SERIES_INSTANCE_UID, VR::UI, &derived_uid(&["series", request, object]))
+            .text(tags::SERIES_INSTANCE_UID, VR::UI, &derived_uid(&["series", request, &image.to_string(), object]))
             .text(tags::SERIES_NUMBER, VR::IS, "")
             .text(tags::SERIES_DESCRIPTION, VR::LO, self.description)
             .text(tags::MODALITY, VR::CS, self.modality)
@@ -136,13 +141,13 @@ impl Synthetic<'_> {
         set.sequence(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, item);
     }
 
-    /// Frame of Reference, Image Plane and CT Image (C.7.4.1, C.7.6.2, C.8.2.1). The position only orders the images.
+    /// Frame of Reference, Image Plane and CT Image (C.7.4.1, C.7.6.2, C.8.2.1): centred in its own frame of reference.
     fn ct(&self, set: &mut Builder, spacing: Spacing, pixels: &Pixels<'_>) {
-        let Identity { request, image, object } = self.identity;
+        let Identity { request, image, .. } = self.identity;
         let corner = |length: u16, mm: f64| -(f64::from(length) - 1.0) / 2.0 * mm;
-        let position =
-            [corner(pixels.width, spacing.column_mm), corner(pixels.height, spacing.row_mm), image as f64 * STACK_MM];
-        set.text(tags::FRAME_OF_REFERENCE_UID, VR::UI, &derived_uid(&["frame of reference", request, object]))
+        let position = [corner(pixels.width, spacing.column_mm), corner(pixels.height, spacing.row_mm), 0.0];
+        let frame = derived_uid(&["frame of reference", request, &image.to_string()]);
+        set.text(tags::FRAME_OF_REFERENCE_UID, VR::UI, &frame)
             .text(tags::POSITION_REFERENCE_INDICATOR, VR::LO, "")
             .text(tags::PATIENT_POSITION, VR::CS, "HFS")
             .axial_plane(spacing, position, None)
@@ -218,6 +223,36 @@ mod tests {
         let equipment = object.element(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE).unwrap().items().unwrap();
         let purpose = equipment[0].element(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE).unwrap().items().unwrap();
         assert_eq!(purpose[0].element(tags::CODE_VALUE).unwrap().to_str().unwrap(), "109100");
+    }
+
+    #[test]
+    fn an_image_registers_with_its_background_and_with_no_other_image() {
+        let plane = Plane::filled(8, 8, 0.0);
+        let written = |image, object| {
+            let identity = Identity { request: "r-1/42", image, object };
+            let (description, body_part, software_version) = ("", "CHEST", "0");
+            let (window, modality, syntax) = (Window::LUNG_CT, "CT", Syntax::Explicit);
+            let plane = &plane;
+            let object =
+                Synthetic { plane, window, identity, modality, description, body_part, software_version, syntax };
+            dicom_object::from_reader(&object.to_bytes().unwrap()[128..]).unwrap()
+        };
+        let objects = [written(0, "composite"), written(0, "background"), written(1, "composite")];
+        let text = |tag| objects.each_ref().map(|object| object.element(tag).unwrap().to_str().unwrap().into_owned());
+        let frames = text(tags::FRAME_OF_REFERENCE_UID);
+        assert!(frames[0] == frames[1] && frames[0] != frames[2], "{frames:?}");
+        let series = text(tags::SERIES_INSTANCE_UID);
+        assert!(series[0] != series[1] && series[0] != series[2], "one frame of reference a series: {series:?}");
+        let studies = text(tags::STUDY_INSTANCE_UID);
+        assert!(studies[0] == studies[1] && studies[0] == studies[2], "{studies:?}");
+        for position in text(tags::IMAGE_POSITION_PATIENT) {
+            assert!(position.ends_with("\\0"), "{position}");
+        }
+        for (method, object) in text(tags::DEIDENTIFICATION_METHOD).iter().zip(&objects) {
+            assert!(method.contains("no attribute of an input") && method.len() <= 64, "{method}");
+            // No profile of PS3.15 is claimed that nobody applied to the inputs.
+            assert!(object.element_opt(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE).unwrap().is_none());
+        }
     }
 
     #[test]

@@ -1,0 +1,174 @@
+//! Training data: checked while the user's own names are known, then brought into the store under names of its own.
+//!
+//! What is held out is left out here: neither those images nor their names reach the store.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Result, anyhow};
+use hiresmed_models::{
+    data::{self, Pair},
+    singan, vqgan,
+};
+use hiresmed_protocol::{SiteId, request::TrainedModel};
+use hiresmed_services::store::Store;
+
+use super::{Names, ending, put, root, stem};
+use crate::failure::refused;
+
+/// Faults that an error lists.
+const LISTED: usize = 20;
+
+/// The files of a data folder, with the names under which they are stored.
+type Files = Vec<(String, PathBuf)>;
+
+/// Data that can be trained on.
+#[derive(Debug)]
+pub struct Data {
+    folders: Vec<Files>,
+}
+
+impl Data {
+    /// Finds the images, or for networks that learn a mask the pairs, below `folders` without those that `hold_out` names, and
+    /// reads each: what the training would refuse is refused here.
+    ///
+    /// # Errors
+    /// Every fault, by the user's own names.
+    pub fn check(model: TrainedModel, preset: &str, folders: &[PathBuf], hold_out: &[String]) -> Result<Self> {
+        let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
+        let files = match model {
+            TrainedModel::Vqgan => slices(preset, &folders, hold_out)?,
+            TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
+        };
+        let of = |folder: &PathBuf| -> Files {
+            let own = files.iter().filter(|(root, _)| root == folder);
+            own.flat_map(|(_, files)| files.clone()).collect()
+        };
+        let folders: Vec<Files> = folders.iter().map(of).collect();
+        // A folder that is held out as a whole is no data folder.
+        Ok(Self { folders: folders.into_iter().filter(|files| !files.is_empty()).collect() })
+    }
+
+    /// Brings the files into the store and gives the names by which a request calls them.
+    ///
+    /// # Errors
+    /// A file or the store cannot be read or written.
+    pub async fn take(&self, store: &Arc<dyn Store>, site: &SiteId, names: &Names) -> Result<Vec<String>> {
+        let mut sources = Vec::new();
+        for files in &self.folders {
+            sources.push(put(store, site, names, files).await?);
+        }
+        Ok(sources)
+    }
+}
+
+/// The images for the autoencoder, by data folder.
+fn slices(preset: &str, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
+    let crops = vqgan::Training::preset(preset).map(|training| training.crops).unwrap_or_default();
+    let least = crops.iter().map(|crops| crops.size).max().unwrap_or(0);
+    let (images, mut faults) = data::images(folders, hold_out);
+    faults.extend(images.iter().filter_map(|image| image.read(least).err()).flatten());
+    none_of(faults)?;
+    let stored = |image: data::Image| {
+        let name = format!("{}{}", stem(&[&image.path])?, ending(&file_name(&image.path)).unwrap_or_default());
+        Ok((image.root, vec![(name, image.path)]))
+    };
+    images.into_iter().map(stored).collect()
+}
+
+/// The pairs for the other networks, by data folder.
+fn pairs(model: TrainedModel, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
+    let pairs = Pair::find(folders, hold_out).or_else(|faults| none_of(faults).map(|()| Vec::new()))?;
+    let faults = match model {
+        TrainedModel::Singan => singan::exemplar(folders, hold_out, None).err().unwrap_or_default(),
+        _ if pairs.is_empty() => {
+            vec!["there is no slice: give a folder with NAME.png or NAME.dcm and NAME.mask.png".to_owned()]
+        }
+        _ => pairs.iter().filter_map(|pair| pair.read().err()).collect(),
+    };
+    none_of(faults)?;
+    let stored = |pair: Pair| {
+        let stem = stem(&[&pair.image, &pair.mask])?;
+        let image = format!("{stem}{}", ending(&file_name(&pair.image)).unwrap_or_default());
+        Ok((pair.root, vec![(image, pair.image), (format!("{stem}.mask.png"), pair.mask)]))
+    };
+    pairs.into_iter().map(stored).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// # Errors
+/// There is a fault: it lists them.
+fn none_of(faults: Vec<String>) -> Result<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let more = faults.len().saturating_sub(LISTED);
+    let mut text = format!("this data set cannot be trained on:\n  {}", faults[..faults.len() - more].join("\n  "));
+    if more > 0 {
+        text.push_str(&format!("\n  and {more} further faults"));
+    }
+    Err(refused(anyhow!(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hiresmed_imaging::raster::grey_png;
+    use hiresmed_services::store::Directory;
+
+    use super::*;
+    use crate::state::StateFolder;
+
+    fn png(path: PathBuf, width: usize, height: usize, value: u8) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, grey_png(width, height, &vec![value; width * height])).unwrap();
+    }
+
+    #[tokio::test]
+    async fn data_are_stored_without_their_names_and_without_what_is_held_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = folder.path().join("JANE");
+        for (name, value) in [("a1", 1), ("deep/a10", 2), ("deep/MRN4711", 3)] {
+            png(set.join(format!("{name}.png")), 64, 64, value);
+            png(set.join(format!("{name}.mask.png")), 64, 64, 255);
+        }
+        let state = StateFolder::open(Some(&folder.path().join("state"))).unwrap();
+        let store: Arc<dyn Store> = Arc::new(Directory::open(state.store()).unwrap());
+        let check = |hold_out: &str| {
+            Data::check(TrainedModel::Unet, "lung", std::slice::from_ref(&set), &[hold_out.to_owned()])
+        };
+        let data = check("a1").unwrap();
+        let sources = data.take(&store, &SiteId::local(), &Names::read(&state)).await.unwrap();
+        let keys = store.list("sites/").await.unwrap();
+        assert_eq!((sources.len(), keys.len()), (1, 4), "{keys:?}");
+        assert_eq!(keys.iter().filter(|key| key.ends_with(".mask.png")).count(), 2);
+        for key in &keys {
+            let image = key.replace(".mask.png", ".png");
+            assert!(keys.contains(&image) && !key.contains("a10") && !key.contains("MRN"), "{key}");
+        }
+        assert!(format!("{:#}", check("nosuch").unwrap_err()).contains("`nosuch`"));
+    }
+
+    #[test]
+    fn what_cannot_be_trained_on_is_refused_by_the_users_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = folder.path().join("lesions");
+        png(set.join("one.png"), 48, 48, 9);
+        png(set.join("one.mask.png"), 48, 44, 9);
+        for model in [TrainedModel::Singan, TrainedModel::Unet] {
+            let error = Data::check(model, "lesion", std::slice::from_ref(&set), &[]).unwrap_err().to_string();
+            assert!(
+                error.contains("lesions/one.png is 48 x 48") && error.contains("one.mask.png is 48 x 44"),
+                "{error}"
+            );
+        }
+        let error = Data::check(TrainedModel::Vqgan, "ct512", std::slice::from_ref(&set), &[]).unwrap_err().to_string();
+        assert!(error.contains("lesions/one.png is 48 x 48 pixels, at least"), "{error}");
+    }
+}
