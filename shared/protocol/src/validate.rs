@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     VERSION,
-    request::{Request, Size, Synthesise, Train},
+    request::{BackgroundMode, Request, Size, Synthesise, Train},
 };
 
 /// Something that is wrong with a request.
@@ -147,6 +147,11 @@ impl Check {
         self.source("inputs", &request.inputs);
         self.models(request);
         self.lesions(request);
+        if request.background.mode == BackgroundMode::Sample {
+            let allowed = "must be \"reconstruct\": to draw backgrounds takes a learned prior over tokens, which this \
+                           version does not have";
+            self.fault("background.mode", "\"sample\"", allowed);
+        }
         self.placement(request);
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);

@@ -193,6 +193,13 @@ fn a_bound_that_follows_from_a_wrong_value_is_not_told() {
 }
 
 #[test]
+fn a_background_that_cannot_be_made_is_refused() {
+    let found = faults(&format!("{SMALLEST}background.mode = \"sample\"\n"));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].1.starts_with("`background.mode` = \"sample\": must be \"reconstruct\""), "{}", found[0].1);
+}
+
+#[test]
 fn a_lesion_over_the_image_is_refused() {
     let text = format!("{SMALLEST}size = {{ width = 64, height = 128, spacing_mm = 0.5 }}\n");
     assert_eq!(parse::toml(&text).map(|_| ()), Ok(()));
