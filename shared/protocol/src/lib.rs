@@ -18,6 +18,7 @@ pub mod parse;
 pub mod plan;
 pub mod request;
 pub mod schema;
+mod shape;
 pub mod validate;
 
 pub use attempt::Attempt;

@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     VERSION,
-    request::{Request, Size, Synthesise, Train},
+    request::{BackgroundMode, Request, Size, Synthesise, Train},
 };
 
 /// Something that is wrong with a request.
@@ -79,7 +79,13 @@ impl Request {
     /// # Errors
     /// All faults at once, each with its path, the value and what is allowed.
     pub fn validate(&self) -> Result<(), Faults> {
-        let mut check = Check::default();
+        self.check(Vec::new())
+    }
+
+    /// As [`Request::validate`], where `faults` were found before in the text: the values in their places are no longer
+    /// those that were given, and are not judged.
+    pub(crate) fn check(&self, faults: Vec<Fault>) -> Result<(), Faults> {
+        let mut check = Check(faults);
         match self {
             Request::Synthesise(synthesise) => check.synthesise(synthesise),
             Request::Train(train) => check.train(train),
@@ -88,35 +94,44 @@ impl Request {
     }
 }
 
-#[derive(Default)]
 struct Check(Vec<Fault>);
 
 impl Check {
+    /// Whether nothing is wrong at `path`, inside it, or with a table around it.
+    fn sound(&self, path: &str) -> bool {
+        let within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        !self.0.iter().any(|fault| within(&fault.path, path) || within(path, &fault.path))
+    }
+
     fn fault(&mut self, path: &str, value: impl fmt::Display, allowed: impl Into<String>) {
-        self.0.push(Fault::new(path, value.to_string(), allowed));
-    }
-
-    fn whole(&mut self, path: &str, value: u64, range: RangeInclusive<u64>) -> bool {
-        let inside = range.contains(&value);
-        if !inside {
-            self.fault(path, value, format!("must be {} to {}", range.start(), range.end()));
+        if self.sound(path) {
+            self.0.push(Fault::new(path, value.to_string(), allowed));
         }
-        inside
     }
 
-    fn real(&mut self, path: &str, value: f64, range: RangeInclusive<f64>, unit: &str) -> bool {
+    /// A fault unless `right`. Where the text was at fault here already, what is allowed is added to that.
+    fn range(&mut self, path: &str, value: impl fmt::Display, right: bool, allowed: &str) {
+        if let Some(fault) = self.0.iter_mut().find(|fault| fault.path == path) {
+            fault.allowed = format!("{}, {allowed}", fault.allowed);
+        } else if !right {
+            self.fault(path, value, format!("must be {allowed}"));
+        }
+    }
+
+    fn whole(&mut self, path: &str, value: u64, range: RangeInclusive<u64>) {
+        self.range(path, value, range.contains(&value), &format!("{} to {}", range.start(), range.end()));
+    }
+
+    fn real(&mut self, path: &str, value: f64, range: RangeInclusive<f64>, unit: &str) {
         // Also refuses what is not a number.
-        let inside = range.contains(&value);
-        if !inside {
-            self.fault(path, value, format!("must be {} to {}{unit}", range.start(), range.end()));
-        }
-        inside
+        self.range(path, value, range.contains(&value), &format!("{} to {}{unit}", range.start(), range.end()));
     }
 
     fn version(&mut self, version: u32) {
-        if version != VERSION {
-            self.fault("version", version, format!("must be {VERSION}, the version that this program speaks"));
-        }
+        let allowed = format!("{VERSION}, the version that this program speaks");
+        self.range("version", version, version == VERSION, &allowed);
     }
 
     fn synthesise(&mut self, request: &Synthesise) {
@@ -132,21 +147,22 @@ impl Check {
         self.source("inputs", &request.inputs);
         self.models(request);
         self.lesions(request);
-        self.placement(request);
-        if let Some(chunk) = request.chunk {
-            self.whole("chunk", chunk, 1..=1000);
+        if request.background.mode == BackgroundMode::Sample {
+            let allowed = "must be \"reconstruct\": to draw backgrounds takes a learned prior over tokens, which this \
+                           version does not have";
+            self.fault("background.mode", "\"sample\"", allowed);
         }
+        self.placement(request);
+        // Absent as well where the text gave something else than a number.
+        self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
     }
 
     fn size(&mut self, size: &Size) {
         for (path, side) in [("size.width", size.width), ("size.height", size.height)] {
-            if !(64..=4096).contains(&side) || !side.is_multiple_of(8) {
-                self.fault(path, side, "must be a multiple of 8, 64 to 4096 pixels");
-            }
+            let right = (64..=4096).contains(&side) && side.is_multiple_of(8);
+            self.range(path, side, right, "a multiple of 8, 64 to 4096 pixels");
         }
-        if let Some(spacing) = size.spacing_mm {
-            self.real("size.spacing_mm", spacing, 0.05..=5.0, " mm");
-        }
+        self.real("size.spacing_mm", size.spacing_mm.unwrap_or(COARSE_SPACING_MM), 0.05..=5.0, " mm");
     }
 
     fn models(&mut self, request: &Synthesise) {
@@ -165,25 +181,25 @@ impl Check {
 
     fn lesions(&mut self, request: &Synthesise) {
         let count = request.lesions.count;
-        let least = self.whole("lesions.count.min", count.min.into(), 1..=16);
-        let greatest = self.whole("lesions.count.max", count.max.into(), 1..=16);
-        if least && greatest && count.min > count.max {
+        self.whole("lesions.count.min", count.min.into(), 1..=16);
+        self.whole("lesions.count.max", count.max.into(), 1..=16);
+        if count.min > count.max && self.sound("lesions.count.max") {
             self.fault("lesions.count.min", count.min, format!("must be at most lesions.count.max ({})", count.max));
         }
         let diameter = request.lesions.diameter_mm;
-        let least = self.real("lesions.diameter_mm.min", diameter.min, 1.0..=200.0, " mm");
-        let greatest = self.real("lesions.diameter_mm.max", diameter.max, 1.0..=200.0, " mm");
-        if least && greatest && diameter.min > diameter.max {
+        self.real("lesions.diameter_mm.min", diameter.min, 1.0..=200.0, " mm");
+        self.real("lesions.diameter_mm.max", diameter.max, 1.0..=200.0, " mm");
+        if diameter.min > diameter.max && self.sound("lesions.diameter_mm.max") {
             let allowed = format!("must be at most lesions.diameter_mm.max ({} mm)", diameter.max);
             self.fault("lesions.diameter_mm.min", diameter.min, allowed);
         }
         let spacing_mm = request.size.spacing_mm.unwrap_or(COARSE_SPACING_MM);
-        let side_mm = f64::from(request.size.width.min(request.size.height)) * spacing_mm;
-        if greatest && diameter.max >= side_mm {
-            let allowed = format!(
-                "must be less than the image's shorter side, {side_mm} mm ({} px of {spacing_mm} mm)",
-                request.size.width.min(request.size.height)
-            );
+        let side = request.size.width.min(request.size.height);
+        let side_mm = f64::from(side) * spacing_mm;
+        let sized = ["size.width", "size.height", "size.spacing_mm"].iter().all(|path| self.sound(path));
+        if diameter.max >= side_mm && sized {
+            let allowed =
+                format!("must be less than the image's shorter side, {side_mm} mm ({side} px of {spacing_mm} mm)");
             self.fault("lesions.diameter_mm.max", diameter.max, allowed);
         }
     }
@@ -191,17 +207,18 @@ impl Check {
     fn placement(&mut self, request: &Synthesise) {
         let placement = &request.placement;
         self.real("placement.gap_mm", placement.gap_mm, 0.0..=100.0, " mm");
-        let most = request.lesions.count.max as usize;
-        if placement.positions.len() > most {
-            let given = format!("{} positions", placement.positions.len());
-            self.fault("placement.positions", given, format!("must be at most lesions.count.max ({most})"));
-        }
         let ends = [request.size.width, request.size.height].map(|side| f64::from(side.saturating_sub(1)));
         for (index, [x, y]) in placement.positions.iter().enumerate() {
-            if !(0.0..=ends[0]).contains(x) || !(0.0..=ends[1]).contains(y) {
+            let inside = (0.0..=ends[0]).contains(x) && (0.0..=ends[1]).contains(y);
+            if !inside && self.sound("size.width") && self.sound("size.height") {
                 let allowed = format!("must be [x, y] inside the image: [0 to {}, 0 to {}] pixels", ends[0], ends[1]);
                 self.fault(&format!("placement.positions[{index}]"), format!("[{x}, {y}]"), allowed);
             }
+        }
+        let (given, most) = (placement.positions.len(), request.lesions.count.max);
+        if given > most as usize && self.sound("lesions.count.max") {
+            let allowed = format!("must be at most lesions.count.max ({most})");
+            self.0.push(Fault::new("placement.positions", format!("{given} positions"), allowed));
         }
     }
 
