@@ -1,7 +1,7 @@
 //! The models, a folder each: architecture, loss, training step and export to ONNX.
 //!
 //! Without features this crate configures models, writes their ONNX graphs from weights and runs them through
-//! `hiresmed-inference`. The feature `training` adds the networks in libtorch, their losses and [`training`]'s rounds.
+//! `hiresmed-inference`. The feature `training` adds the networks in libtorch, their losses and `training`'s rounds.
 //! It knows nothing of jobs, queues or the fleet, and a model knows nothing of the others.
 
 pub mod data;

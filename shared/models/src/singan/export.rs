@@ -18,7 +18,7 @@ pub(super) const EPSILON: f32 = 1e-5;
 /// noise, so the caller chooses the sizes. Initialisers carry the training variables' names.
 ///
 /// # Errors
-/// [`Error::Configuration`] and [`Error::Inference`] with every fault.
+/// [`Error::Configuration`] with every fault, [`Error::Weights`], [`Error::Graph`].
 pub fn export(name: &str, config: &Config, weights: &Weights) -> Result<Vec<u8>, Error> {
     let faults = config.faults();
     if !faults.is_empty() {

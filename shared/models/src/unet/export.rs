@@ -13,7 +13,7 @@ pub(super) const EPSILON: f32 = 1e-5;
 /// may be; h and w are multiples of 2^(levels - 1). Initialisers carry the training variables' names.
 ///
 /// # Errors
-/// [`Error::Configuration`] and [`Error::Inference`] with every fault.
+/// [`Error::Configuration`] with every fault, [`Error::Weights`], [`Error::Graph`].
 pub fn export(config: &Config, weights: &Weights) -> Result<Vec<u8>, Error> {
     let faults = config.faults();
     if !faults.is_empty() {
