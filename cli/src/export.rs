@@ -53,7 +53,7 @@ fn write(fleet: &Fleet, id: &RequestId, delivery: &Delivery, out: &Path) -> Resu
     check(out)?;
     let request = fleet.wait(fleet.ledger().request(id))?;
     let coco = matches!(&request, Request::Synthesise(request) if request.output.coco);
-    let mut wanted: BTreeSet<String> = delivery.files.iter().map(|(file, _)| file.clone()).collect();
+    let mut wanted: BTreeSet<String> = delivery.files.keys().cloned().collect();
     wanted.extend(coco.then(|| COCO.to_owned()));
     clear(out, &wanted)?;
     for (file, sha256) in &delivery.files {
