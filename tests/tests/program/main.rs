@@ -7,6 +7,7 @@ mod faults;
 mod fixture;
 mod harness;
 mod kill;
+mod models;
 mod requests;
 mod score;
 mod study;
