@@ -8,6 +8,7 @@ mod fixture;
 mod harness;
 mod kill;
 mod models;
+mod output;
 mod requests;
 mod score;
 mod study;
