@@ -3,6 +3,10 @@
 //! This crate owns what a person types and reads: arguments, progress, errors with their next step, exit codes, and the
 //! folders that results are written into. What a request means and how it is done is elsewhere.
 
+// First: the others use its macros.
+#[macro_use]
+mod output;
+
 mod candidates;
 mod commands;
 mod demo;
@@ -59,6 +63,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    signals::survive_size_limits();
     let ended = logging::start(logging::Format::Human, &arguments.log)
         .map_err(failure::refused)
         .and_then(|()| run(&arguments.command));

@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
-use hiresmed_inference::package::{Catalogue, Entry, Package};
+use anyhow::{Context, Result, bail};
+use hiresmed_inference::package::{self, Catalogue, Entry, Package};
 use hiresmed_protocol::{Digest, SiteId, keys};
-use hiresmed_services::store::Store;
+use hiresmed_services::store::{self, Store};
 
 /// Names the folder with `models/` and `sample/`, where it does not lie in `infra/pack` above the program.
 const VARIABLE: &str = "HIRESMED_PACK";
@@ -33,6 +33,12 @@ pub fn folder() -> Option<PathBuf> {
 /// The store cannot be written, or a package is damaged.
 pub async fn register(store: &Arc<dyn Store>, site: &SiteId) -> Result<()> {
     let Some(folder) = folder() else { return Ok(()) };
+    if !folder.is_dir() {
+        bail!(
+            "{VARIABLE}: the folder {} does not exist; name the project's infra/pack, or unset the variable",
+            folder.display()
+        );
+    }
     let catalogue = Catalogue::open(&[folder.join("models")])?;
     for fault in catalogue.faults() {
         tracing::warn!(%fault, "a shipped model is left out");
@@ -55,25 +61,45 @@ pub async fn register(store: &Arc<dyn Store>, site: &SiteId) -> Result<()> {
     sample(store, site, &folder.join("sample")).await
 }
 
-/// Puts a package's files into the store, `model.json` last: a package that has it is whole.
+/// Puts a package's files into the store where they are absent or damaged there, `model.json` last: a package that has it
+/// is whole.
 ///
 /// # Errors
 /// The package is damaged, or the store cannot be written.
 pub async fn package(store: &Arc<dyn Store>, folder: &Path, kind: &str, digest: &str) -> Result<()> {
     let digest: Digest = digest.parse()?;
     let prefix = keys::model(kind, &digest);
-    let description = format!("{prefix}model.json");
-    if store.head(&description).await?.is_some() {
+    let description = package::DESCRIPTION_FILE;
+    let listed: package::Description = {
+        let path = folder.join(description);
+        let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} describes no model", path.display()))?
+    };
+    let mut missing = Vec::new();
+    for (name, expected) in listed.files.iter().chain([(&description.to_owned(), &digest.to_string())]) {
+        if !is_whole(store, &format!("{prefix}{name}"), expected).await? {
+            missing.push(name.clone());
+        }
+    }
+    if missing.is_empty() {
         return Ok(());
     }
     Package::open(folder)?;
-    for path in files(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name != "model.json" && !name.starts_with('.') {
-            put(store, &format!("{prefix}{name}"), &path).await?;
-        }
+    for name in missing {
+        let path = folder.join(&name);
+        let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        store.put(&format!("{prefix}{name}"), bytes.into()).await?;
     }
-    put(store, &description, &folder.join("model.json")).await
+    Ok(())
+}
+
+/// Whether the store has these very bytes, every one of them read.
+async fn is_whole(store: &Arc<dyn Store>, key: &str, sha256: &str) -> Result<bool> {
+    match store.get(key).await {
+        Ok(bytes) => Ok(package::digest(&bytes) == sha256),
+        Err(store::Error::NotFound(_) | store::Error::Damaged { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Makes `name` stand for a package.

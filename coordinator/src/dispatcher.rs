@@ -17,7 +17,7 @@ use hiresmed_services::queue::{Declaration, Notice, Queue, backoff};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Ledger, Planner, ledger::Cancellation};
+use crate::{Error, Ledger, Planner, ledger::Cancellation, status};
 
 mod run;
 
@@ -67,12 +67,17 @@ pub enum Ending {
         /// Images that could not be made.
         failures: u64,
     },
-    /// A job failed without which the request has no result.
+    /// A training round failed: the request has no model.
     Failed {
         /// The cause, for people.
         reason: String,
     },
-    /// The request was cancelled, by a person or by its own policy.
+    /// Images failed, and the request says `on_failure = "stop"`.
+    Aborted {
+        /// The cause, for people.
+        reason: String,
+    },
+    /// The request was cancelled by a person.
     Cancelled {
         /// The cause, for people.
         reason: String,
@@ -119,7 +124,7 @@ impl Dispatcher {
     pub async fn ended(&self, id: &RequestId) -> Result<Option<Ending>, Error> {
         let request = self.ledger.request(id).await?;
         if let Some(cancellation) = self.ledger.cancellation(id).await? {
-            return Ok(Some(Ending::Cancelled { reason: cancellation.reason }));
+            return Ok(Some(early(cancellation)));
         }
         let plan = self.planner.recorded(id).await?;
         Run::reconcile(self, request, &plan).await?.ending().await
@@ -162,9 +167,18 @@ impl Dispatcher {
     /// Cancels a request: recorded first, then told to the workers.
     ///
     /// # Errors
-    /// [`Error::UnknownRequest`], the store's, the queue's.
+    /// [`Error::UnknownRequest`], [`Error::Over`] where it ended before, the store's, the queue's.
     pub async fn cancel(&self, id: &RequestId, reason: &str) -> Result<(), Error> {
-        self.ledger.request(id).await?;
+        let status = status::of(&self.ledger, id).await?;
+        if let Some(reason) = &status.cancelled {
+            // Once more: who cancelled it may have died before the workers were told.
+            self.tell_cancelled(id).await?;
+            return Err(Error::Over { id: id.clone(), state: format!("is cancelled already ({reason})") });
+        }
+        if status.is_over() {
+            let counts = format!("{} of {} {}, {} failed", status.done, status.total, status.unit, status.failed);
+            return Err(Error::Over { id: id.clone(), state: format!("is complete already ({counts})") });
+        }
         self.ledger.cancel(id, reason).await?;
         self.tell_cancelled(id).await
     }
@@ -172,7 +186,7 @@ impl Dispatcher {
     async fn end_early(&self, run: &Run<'_>, cancellation: Cancellation) -> Result<Ending, Error> {
         self.tell_cancelled(run.id()).await?;
         run.announce(Happening::Aborted { reason: cancellation.reason.clone() }).await;
-        Ok(Ending::Cancelled { reason: cancellation.reason })
+        Ok(early(cancellation))
     }
 
     async fn tell_cancelled(&self, id: &RequestId) -> Result<(), Error> {
@@ -195,6 +209,11 @@ impl Dispatcher {
 pub fn queues() -> Vec<String> {
     let classes = [Class::Interactive, Class::Batch];
     classes.iter().flat_map(|class| Kind::ALL.iter().map(|kind| queue_name(*kind, *class))).collect()
+}
+
+fn early(cancellation: Cancellation) -> Ending {
+    let Cancellation { reason, failed, .. } = cancellation;
+    if failed { Ending::Aborted { reason } } else { Ending::Cancelled { reason } }
 }
 
 async fn sleep_until(due: Option<tokio::time::Instant>) {

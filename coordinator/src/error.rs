@@ -12,6 +12,14 @@ pub enum Error {
     /// No request has that id.
     #[error("there is no request `{0}`; `hiresmed status` lists them")]
     UnknownRequest(RequestId),
+    /// The request is over: there is nothing to cancel.
+    #[error("request {id} {state}: there is nothing to cancel; `hiresmed status {id}` shows where it stands")]
+    Over {
+        /// The request.
+        id: RequestId,
+        /// How it ended, continuing the sentence.
+        state: String,
+    },
     /// A name stands for no model.
     #[error("`{path}`: there is no {kind} model `{name}`; {known}")]
     UnknownModel {
@@ -36,6 +44,9 @@ pub enum Error {
         /// How many digests start like this.
         count: usize,
     },
+    /// Several models are unknown or ambiguous.
+    #[error("{} models cannot be found:{}", .0.len(), .0.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+    Models(Vec<Error>),
     /// A source has no files that could be used.
     #[error(
         "`{path}`: `{source_name}` has no {what} in the store (looked below `{prefix}`); name a folder that has, or `sample`"
@@ -71,7 +82,11 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Refused(_) | Self::UnknownModel { .. } | Self::AmbiguousModel { .. } | Self::NoFiles { .. }
+            Self::Refused(_)
+                | Self::UnknownModel { .. }
+                | Self::AmbiguousModel { .. }
+                | Self::Models(_)
+                | Self::NoFiles { .. }
         )
     }
 }

@@ -23,6 +23,9 @@ pub struct Cancellation {
     pub version: u32,
     /// The cause, for people.
     pub reason: String,
+    /// Whether images failed and the request's `on_failure = "stop"` ended it, not a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
 }
 
 /// A person's decision to try a failed job again.
@@ -156,7 +159,19 @@ impl Ledger {
     /// # Errors
     /// The store's.
     pub async fn cancel(&self, request: &RequestId, reason: &str) -> Result<(), Error> {
-        let cancellation = Cancellation { version: VERSION, reason: reason.to_owned() };
+        self.end_early(request, reason, false).await
+    }
+
+    /// Ends a request early because images failed and it says `on_failure = "stop"`. An earlier reason stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn abort(&self, request: &RequestId, reason: &str) -> Result<(), Error> {
+        self.end_early(request, reason, true).await
+    }
+
+    async fn end_early(&self, request: &RequestId, reason: &str, failed: bool) -> Result<(), Error> {
+        let cancellation = Cancellation { version: VERSION, reason: reason.to_owned(), failed };
         self.create(&keys::cancelled(request), &cancellation).await?;
         Ok(())
     }

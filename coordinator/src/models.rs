@@ -1,11 +1,14 @@
 //! What a model's name stands for: an alias, a digest, or the start of one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hiresmed_protocol::{Digest, job::Models, keys, request::Location, request::Synthesise};
 use hiresmed_services::store;
 
 use crate::{Error, Ledger};
+
+/// The alias of a model that a request does not name.
+const DEFAULT: &str = "default";
 
 /// Digits of a digest that are enough to try it as one.
 const LEAST_DIGITS: usize = 8;
@@ -13,43 +16,58 @@ const LEAST_DIGITS: usize = 8;
 /// The models that a synthesis request names, by digest.
 ///
 /// # Errors
-/// [`Error::UnknownModel`], [`Error::AmbiguousModel`], the store's.
+/// [`Error::UnknownModel`] or [`Error::AmbiguousModel`], [`Error::Models`] where several are, the store's.
 pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models, Error> {
     let names = &request.models;
-    let singan = if names.singan.is_empty() {
-        registered(ledger, "singan").await?
-    } else {
-        let mut digests = BTreeSet::new();
-        for (index, name) in names.singan.iter().enumerate() {
-            digests.insert(resolve(ledger, &format!("models.singan[{index}]"), "singan", name).await?);
+    let mut faults = Vec::new();
+    let mut singan = BTreeSet::new();
+    if names.singan.is_empty() {
+        singan = registered(ledger, "singan").await?;
+        if singan.is_empty() {
+            faults.push(unknown(ledger, "models.singan", "singan", "(any)").await?);
         }
-        digests
-    };
-    if singan.is_empty() {
-        return Err(unknown(ledger, "models.singan", "singan", "(any)").await?);
     }
-    let wants_density = request.placement.location != Location::Detector || names.density.is_some();
-    let wants_yolo = request.placement.location != Location::Density || names.yolo.is_some();
-    Ok(Models {
-        vqgan: resolve(ledger, "models.vqgan", "vqgan", &names.vqgan).await?,
-        singan: singan.into_iter().collect(),
-        unet: resolve(ledger, "models.unet", "unet", &names.unet).await?,
-        density: optional(ledger, "density", wants_density, names.density.as_deref()).await?,
-        yolo: optional(ledger, "yolo", wants_yolo, names.yolo.as_deref()).await?,
-    })
+    for (index, name) in names.singan.iter().enumerate() {
+        let digest = resolve(ledger, &format!("models.singan[{index}]"), "singan", name).await;
+        singan.extend(found(digest, &mut faults)?);
+    }
+    let location = request.placement.location;
+    let density = names.density.as_deref().or((location != Location::Detector).then_some(DEFAULT));
+    let yolo = names.yolo.as_deref().or((location != Location::Density).then_some(DEFAULT));
+    let mut digests = BTreeMap::new();
+    for (kind, name) in
+        [("vqgan", Some(&*names.vqgan)), ("unet", Some(&*names.unet)), ("density", density), ("yolo", yolo)]
+    {
+        let Some(name) = name else { continue };
+        let digest = resolve(ledger, &format!("models.{kind}"), kind, name).await;
+        if let Some(digest) = found(digest, &mut faults)? {
+            digests.insert(kind, digest);
+        }
+    }
+    let digest = |kind: &str| digests.get(kind).copied();
+    match (digest("vqgan"), digest("unet"), faults.pop()) {
+        (Some(vqgan), Some(unet), None) => {
+            let singan = singan.into_iter().collect();
+            Ok(Models { vqgan, singan, unet, density: digest("density"), yolo: digest("yolo") })
+        }
+        (.., Some(only)) if faults.is_empty() => Err(only),
+        (.., last) => {
+            faults.extend(last);
+            Err(Error::Models(faults))
+        }
+    }
 }
 
-async fn optional(
-    ledger: &Ledger,
-    kind: &'static str,
-    wanted: bool,
-    name: Option<&str>,
-) -> Result<Option<Digest>, Error> {
-    if !wanted {
-        return Ok(None);
+/// Sets a name at fault aside, so that the others are looked at too; what else fails ends it.
+fn found(digest: Result<Digest, Error>, faults: &mut Vec<Error>) -> Result<Option<Digest>, Error> {
+    match digest {
+        Ok(digest) => Ok(Some(digest)),
+        Err(fault) if fault.is_refusal() => {
+            faults.push(fault);
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    let path = format!("models.{kind}");
-    resolve(ledger, &path, kind, name.unwrap_or("default")).await.map(Some)
 }
 
 /// The digest that `name` stands for. An alias comes before a digest that starts with the same digits.

@@ -63,9 +63,18 @@ pub fn conclude(id: &RequestId, ending: &Ending) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Ending::Failed { reason } => {
-            bail!("request {id} failed: {reason}; after that is put right, `hiresmed dead-letters retry {id}`")
-        }
+        // Data and inputs were taken as they were: what is put right in them makes another request.
+        Ending::Failed { reason } => bail!(
+            "training {id} failed: {reason}\n  \
+             Where the data or the arguments are at fault, put them right and repeat the `hiresmed train` command.\n  \
+             Where this machine was (disk, memory), `hiresmed dead-letters retry {id}`, then repeat it."
+        ),
+        Ending::Aborted { reason } => bail!(
+            "request {id} ended early: {reason}\n  \
+             Where the request or its inputs are at fault, put them right and submit it again: that is another request.\n  \
+             Where this machine was (disk, memory, a damaged model), `hiresmed dead-letters retry {id}`, then \
+             `hiresmed watch {id}`."
+        ),
         Ending::Cancelled { reason } => bail!("request {id} ended early: {reason}; submit it again to go on"),
         Ending::Stopped => {
             eprintln!("stopped; `hiresmed watch {id}` goes on");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use hiresmed_inference::{Runtime, package};
-use hiresmed_protocol::Digest;
+use hiresmed_protocol::{Digest, keys};
 use serde::Serialize;
 
 use super::StateArgument;
@@ -100,10 +100,17 @@ fn import(fleet: &Fleet, folder: &std::path::Path) -> Result<ExitCode> {
         .map_err(failure::refused)
         .with_context(|| format!("the model in {} is refused", folder.display()))?;
     let kind = package.kind().name();
-    fleet.wait(async {
+    let before = fleet.wait(async {
         shipped::package(fleet.store(), package.directory(), kind, package.digest()).await?;
-        shipped::alias(fleet.store(), kind, package.name(), package.digest()).await
+        let before = fleet.store().get(&keys::alias(kind, package.name())).await;
+        shipped::alias(fleet.store(), kind, package.name(), package.digest()).await?;
+        anyhow::Ok(before.ok())
     })?;
+    if let Some(before) = before.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+        && before != package.digest()
+    {
+        eprintln!("warning: {} named {before} until now; requests can still name that by its digest", package.name());
+    }
     println!("{}", package.digest());
     eprintln!("requests can name it as {kind} = \"{}\"", package.name());
     Ok(ExitCode::SUCCESS)

@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
                 "images {} to {last} failed and the request says on_failure = \"stop\": {reason}",
                 images.first
             );
-            self.dispatcher.ledger.cancel(&self.id, &why).await?;
+            self.dispatcher.ledger.abort(&self.id, &why).await?;
         }
         Ok(())
     }

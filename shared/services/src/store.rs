@@ -25,7 +25,10 @@ pub enum Error {
         cause: String,
     },
     /// The bytes are not those that were put.
-    #[error("object `{key}` is damaged: its SHA-256 is {found}, not {expected}; delete it and make it again")]
+    #[error(
+        "object `{key}` is damaged: its SHA-256 is {found}, not {expected}; delete its file in the store's folder and run the \
+         command again: what comes with the project is put back, the rest is made or imported anew"
+    )]
     Damaged {
         /// The key.
         key: String,

@@ -96,7 +96,7 @@ async fn a_request_may_stop_at_the_first_failure() {
     let plan = site.submit(&format!("{TEN}\non_failure = \"stop\"")).await;
     let bad =
         |_: &Environment, _: &Context| Err(Failure::Permanent { stage: None, reason: "bad.dcm is cut".to_owned() });
-    let Ending::Cancelled { reason } = site.complete(&plan.request, bad).await else { panic!() };
+    let Ending::Aborted { reason } = site.complete(&plan.request, bad).await else { panic!() };
     assert!(reason.contains("bad.dcm is cut"), "{reason}");
 }
 

@@ -86,7 +86,7 @@ fn other_images_go_on_where_one_input_is_bad() {
 
     let request = bench.request(&format!("{text}\non_failure = \"stop\""));
     let stopped = bench.run(&["submit", &request, "--inputs", folder.to_str().unwrap(), "--wait"]);
-    stopped.complains(1, &["on_failure = \"stop\""]);
+    stopped.complains(1, &["on_failure = \"stop\"", "submit it again: that is another request", "dead-letters retry"]);
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod faults;
 mod fixture;
 mod harness;
 mod kill;
+mod models;
+mod output;
 mod requests;
 mod score;
 mod study;

@@ -35,6 +35,8 @@ fn a_request_is_recorded_once_and_worked_for_once() {
     bench.run(&["submit", &request, "--wait", "--out", again.to_str().unwrap()]).expect(0);
     assert_eq!(Delivered::read(&again), delivered);
     assert!(bench.run(&["status", &id, "--json"]).expect(0).contains("\"done\":2"));
+    bench.run(&["cancel", &id]).complains(1, &["is complete already (2 of 2 images, 0 failed)"]);
+    assert!(bench.run(&["status", &id]).expect(0).contains("complete"));
 }
 
 /// Reads a child's standard error until a line has `text`, and gives what was read.
@@ -59,6 +61,7 @@ fn another_process_cancels_and_the_worker_stops_between_images() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(bench.run(&["status", &id]).expect(0).contains("cancelled"));
     bench.run(&["watch", &id]).complains(1, &["ended early: cancelled by a person", "submit it again to go on"]);
+    bench.run(&["cancel", &id]).complains(1, &["is cancelled already", "there is nothing to cancel"]);
     bench.run(&["cancel", "no-such-request"]).complains(1, &["there is no request `no-such-request`"]);
 }
 

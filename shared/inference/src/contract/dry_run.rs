@@ -22,8 +22,8 @@ pub(super) fn faults(kind: Kind, graphs: &Graphs<'_>, models: &Models<'_>, runti
     let run = Run { graphs, models, runtime };
     let result = match kind {
         Kind::Vqgan | Kind::VqganResidual if graphs.contains_key("encoder") => run.autoencoder(),
-        Kind::Vqgan | Kind::VqganResidual => run.same_size("reconstruct", true),
-        Kind::Unet => run.same_size("segment", false),
+        Kind::Vqgan | Kind::VqganResidual => run.same_size("reconstruct"),
+        Kind::Unet => run.same_size("segment"),
         Kind::Singan => run.generator(),
         Kind::Yolo => run.detector(),
         _ => Ok(()),
@@ -39,25 +39,28 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn autoencoder(&self) -> Result<(), String> {
-        let x = self.image("encoder", SIDE)?;
+        let x = self.input("encoder", 0, [1, SIDE])?;
         let shape = x.shape().to_vec();
         let tokens = self.first_output("encoder", vec![x])?;
         rank("encoder", &tokens, 3)?;
         let y = self.first_output("decoder", vec![tokens])?;
-        equal_shape("decoder", &y, &shape, true)
+        equal_shape("decoder", &y, &shape)
     }
 
-    fn same_size(&self, role: &str, same_channels: bool) -> Result<(), String> {
-        let x = self.image(role, SIDE)?;
+    fn same_size(&self, role: &str) -> Result<(), String> {
+        let x = self.input(role, 0, [1, SIDE])?;
         let shape = x.shape().to_vec();
         let y = self.first_output(role, vec![x])?;
-        equal_shape(role, &y, &shape, same_channels)
+        equal_shape(role, &y, &shape)
     }
 
     fn generator(&self) -> Result<(), String> {
         let count = self.models.get("generate").map_or(0, |model| model.inputs.len());
         let noises: Vec<Tensor> = (0..count)
-            .map(|scale| self.input("generate", scale, COARSEST_SIDE + GROWTH * scale))
+            .map(|scale| {
+                let channels = usize::try_from(super::noise_channels(scale)).unwrap_or(1);
+                self.input("generate", scale, [channels, COARSEST_SIDE + GROWTH * scale])
+            })
             .collect::<Result<_, _>>()?;
         let y = self.first_output("generate", noises)?;
         rank("generate", &y, 4)?;
@@ -68,7 +71,7 @@ impl Run<'_> {
     }
 
     fn detector(&self) -> Result<(), String> {
-        let y = self.first_output("detect", vec![self.image("detect", 640)?])?;
+        let y = self.first_output("detect", vec![self.input("detect", 0, [3, 640])?])?;
         rank("detect", &y, 3)?;
         let shape = y.shape();
         if shape[1] >= 5 || shape[2] == 6 {
@@ -77,14 +80,10 @@ impl Run<'_> {
         Err(format!("graph detect: a dry run gave {shape:?}, which is neither [N, 4 + classes, n] nor [N, n, 6]"))
     }
 
-    fn image(&self, role: &str, side: usize) -> Result<Tensor, String> {
-        self.input(role, 0, side)
-    }
-
-    /// Zeros in the shape of an input, with open dimensions filled in: one image, the declared channels or one, `side`.
-    fn input(&self, role: &str, index: usize, side: usize) -> Result<Tensor, String> {
+    /// Zeros in the shape of an input, with open dimensions filled in: one image of so many channels and of this side.
+    fn input(&self, role: &str, index: usize, open: [usize; 2]) -> Result<Tensor, String> {
         let port = self.models.get(role).and_then(|model| model.inputs.get(index));
-        let shape = port.map(|port| input_shape(port, side)).unwrap_or_default();
+        let shape = port.map(|port| input_shape(port, open)).unwrap_or_default();
         let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         match count {
             Some(count) if count <= 1 << 26 => {
@@ -106,13 +105,11 @@ impl Run<'_> {
     }
 }
 
-fn input_shape(port: &Port, side: usize) -> Vec<usize> {
-    let open = [1, 1, side, side];
+fn input_shape(port: &Port, [channels, side]: [usize; 2]) -> Vec<usize> {
+    let open = [1, channels, side, side];
     let Some(dims) = &port.shape else { return open.to_vec() };
     let size = |(index, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => usize::try_from(*size).unwrap_or(0),
-        // An open number of channels is a detector's three or a grey image's one; the caller's side tells them apart.
-        Dim::Symbol(_) if index == 1 && side >= 640 => 3,
         Dim::Symbol(_) => open.get(index).copied().unwrap_or(1),
     };
     dims.iter().enumerate().map(size).collect()
@@ -127,12 +124,10 @@ fn rank(role: &str, tensor: &Tensor, expected: usize) -> Result<(), String> {
     }
 }
 
-fn equal_shape(role: &str, found: &Tensor, expected: &[usize], same_channels: bool) -> Result<(), String> {
-    rank(role, found, expected.len())?;
-    let differs = |index: &usize| (same_channels || *index != 1) && found.shape()[*index] != expected[*index];
-    if (0..expected.len()).any(|index| differs(&index)) {
+fn equal_shape(role: &str, found: &Tensor, expected: &[usize]) -> Result<(), String> {
+    if found.shape() != expected {
         return Err(format!(
-            "graph {role}: an input of shape {expected:?} gave {:?}; the size must stay",
+            "graph {role}: an input of shape {expected:?} gave {:?}; channels and size must stay",
             found.shape()
         ));
     }

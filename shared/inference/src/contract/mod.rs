@@ -42,7 +42,7 @@ const RECONSTRUCT: Role = Role {
     required_outputs: 1,
     ..role("reconstruct", &[IMAGE], &[IMAGE, TOKENS], "image f32[N, C, H, W] to image f32[N, C, H, W] (and tokens)")
 };
-const SEGMENT: Role = role("segment", &[IMAGE], &[IMAGE], "image f32[N, C, H, W] to logits f32[N, K, H, W]");
+const SEGMENT: Role = role("segment", &[IMAGE], &[IMAGE], "grey image f32[N, 1, H, W] to logits f32[N, 1, H, W]");
 const DETECT: Role =
     role("detect", &[IMAGE], &[(F32, 3)], "image f32[N, 3, H, W] to boxes f32[N, 4 + classes, n] or f32[N, n, 6]");
 const GENERATE: Role = Role {
@@ -98,6 +98,7 @@ pub fn check(description: &Description, graphs: &BTreeMap<String, Vec<u8>>, runt
             check_ports(role, model, &mut faults);
         }
     }
+    check_channels(description, &models, &mut faults);
     if kind == Kind::Yolo
         && let Some(model) = models.get(DETECT.name)
     {
@@ -157,12 +158,61 @@ fn misfit(port: &Port, (element, rank): Shape) -> Option<String> {
     (!type_fits || !rank_fits).then(|| format!("{port} is not {element} of rank {rank}"))
 }
 
-/// YOLO11's two layouts: `[N, 4 + classes, anchors]` as exported, `[N, n, 6]` with suppression inside.
-fn check_detector(model: &Model, faults: &mut Vec<String>) {
-    let fixed = |port: &Port, index: usize| match port.shape.as_ref().and_then(|shape| shape.get(index)) {
+/// Channels of a generator's noise at `scale`, which for all but the coarsest are those of image and mask.
+fn noise_channels(scale: usize) -> i64 {
+    if scale == 0 { 1 } else { 2 }
+}
+
+/// The channels that the pipeline feeds and reads. What a graph leaves open the dry run settles, but for an autoencoder's
+/// image: how many it wants is read from its graph.
+fn check_channels(description: &Description, models: &BTreeMap<&str, Model>, faults: &mut Vec<String>) {
+    let mut expect = |role: &str, what: String, port: Option<&Port>, wanted: i64| match port.and_then(|p| fixed(p, 1)) {
+        Some(found) if found != wanted => {
+            faults.push(format!("graph {role}: its {what} has {found} channels; the pipeline has {wanted} there"));
+        }
+        _ => {}
+    };
+    if let (Kind::Unet, Some(model)) = (description.kind, models.get(SEGMENT.name)) {
+        expect(SEGMENT.name, "input".to_owned(), model.inputs.first(), 1);
+        expect(SEGMENT.name, "output".to_owned(), model.outputs.first(), 1);
+    }
+    if let (Kind::Singan, Some(model)) = (description.kind, models.get(GENERATE.name)) {
+        for (scale, port) in model.inputs.iter().enumerate() {
+            expect(GENERATE.name, format!("input {scale}"), Some(port), noise_channels(scale));
+        }
+        expect(GENERATE.name, "output".to_owned(), model.outputs.first(), 2);
+    }
+    if !matches!(description.kind, Kind::Vqgan | Kind::VqganResidual) {
+        return;
+    }
+    for role in [ENCODER.name, RECONSTRUCT.name] {
+        let Some(port) = models.get(role).and_then(|model| model.inputs.first()) else { continue };
+        let declared = description.configuration["channels"].as_i64();
+        match fixed(port, 1) {
+            Some(channels) if !(1..=4).contains(&channels) => faults.push(format!(
+                "graph {role}: its input has {channels} channels; the pipeline repeats a grey image 1 to 4 times"
+            )),
+            Some(channels) if declared.is_some_and(|declared| declared != channels) => faults.push(format!(
+                "graph {role}: its input has {channels} channels; configuration.channels is {}",
+                declared.unwrap_or_default()
+            )),
+            None if port.shape.as_ref().is_none_or(|shape| shape.len() == 4) => {
+                faults.push(format!("graph {role}: its input {port} leaves the channels open; export it with 1 to 4"))
+            }
+            _ => {}
+        }
+    }
+}
+
+fn fixed(port: &Port, index: usize) -> Option<i64> {
+    match port.shape.as_ref().and_then(|shape| shape.get(index)) {
         Some(Dim::Fixed(size)) => Some(*size),
         _ => None,
-    };
+    }
+}
+
+/// YOLO11's two layouts: `[N, 4 + classes, anchors]` as exported, `[N, n, 6]` with suppression inside.
+fn check_detector(model: &Model, faults: &mut Vec<String>) {
     if let Some(channels) = model.inputs.first().and_then(|port| fixed(port, 1)).filter(|&channels| channels != 3) {
         faults.push(format!("graph detect: its input has {channels} channels; a YOLO11 export has 3"));
     }

@@ -196,6 +196,10 @@ pub struct Description {
 }
 
 impl Description {
+    /// The keys that have no default, each with something that can stand in its place while the others are read.
+    pub(super) const REQUIRED: [(&'static str, &'static str); 4] =
+        [("version", "1"), ("kind", "\"density\""), ("name", "\"a\""), ("licence", "\"a\"")];
+
     /// The description of `draft` with these files' digests.
     pub(super) fn from_draft(draft: Draft, files: BTreeMap<String, String>) -> Self {
         Self {

@@ -171,8 +171,25 @@ impl Package {
 
 /// The description in `bytes`, which came from `path`.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::Description { path: path.to_owned(), cause: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| {
+        let cause = missing(bytes).unwrap_or_else(|| error.to_string());
+        Error::Description { path: path.to_owned(), cause }
+    })
+}
+
+/// Which required keys a description lacks, all at once, and the next fault beside them; `None` where it has them all.
+fn missing(bytes: &[u8]) -> Option<String> {
+    let mut table: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes).ok()?;
+    let mut missing = Vec::new();
+    for (key, blank) in Description::REQUIRED {
+        if !table.contains_key(key) {
+            missing.push(key);
+            table.insert(key.to_owned(), serde_json::from_str(blank).unwrap_or_default());
+        }
+    }
+    let other = serde_json::from_value::<Description>(table.into()).err().map(|error| format!("; {error}"));
+    let text = || format!("it lacks {}{}", missing.join(", "), other.unwrap_or_default());
+    (!missing.is_empty()).then(text)
 }
 
 /// A folder that is removed when it is dropped under its temporary name.
@@ -251,6 +268,16 @@ mod tests {
         let changed = fs::read_to_string(&description).unwrap().replace("-1.25", "-0.25");
         fs::write(&description, changed).unwrap();
         assert!(matches!(Package::open(package.directory()), Err(Error::Digest { .. })));
+    }
+
+    #[test]
+    fn all_missing_keys_of_a_description_are_named() {
+        let cause = |text: &str| parse(Path::new("model.json"), text.as_bytes()).unwrap_err().to_string();
+        let text = cause(r#"{"kind": "unet", "name": "a"}"#);
+        assert!(text.contains("it lacks version, licence"), "{text}");
+        let text = cause(r#"{"colour": 1}"#);
+        assert!(text.contains("it lacks version, kind, name, licence; unknown field `colour`"), "{text}");
+        assert!(cause("[]").contains("model.json"));
     }
 
     #[test]
