@@ -90,3 +90,13 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Model(arguments) => model::run(arguments),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -28,7 +28,7 @@ pub struct StateArgument {
     /// Folder with the store and the queue [default: $HIRESMED_STATE, else $XDG_STATE_HOME/hiresmed, else
     /// ~/.local/state/hiresmed]
     #[arg(long = "state", value_name = "DIR")]
-    folder: Option<PathBuf>,
+    root: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgument,
 }
@@ -47,7 +47,7 @@ impl StateArgument {
     /// # Errors
     /// The folder cannot be used.
     pub fn open(&self) -> Result<Fleet> {
-        Fleet::open(StateFolder::open(self.folder.as_deref())?, self.device.device)
+        Fleet::open(StateFolder::open(self.root.as_deref())?, self.device.device)
     }
 }
 
