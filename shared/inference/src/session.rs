@@ -1,6 +1,8 @@
 //! Sessions: a graph made ready to run on a device.
 
+use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::SessionInputValue;
@@ -103,6 +105,23 @@ impl Default for SessionOptions {
     }
 }
 
+thread_local! {
+    static TIME_IN_RUNS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Wall time that this thread has spent inside ONNX Runtime's run calls since it started.
+pub fn time_in_runs() -> Duration {
+    TIME_IN_RUNS.get()
+}
+
+/// Counts the time of one run call.
+fn counted<T>(call: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = call();
+    TIME_IN_RUNS.set(TIME_IN_RUNS.get() + started.elapsed());
+    result
+}
+
 /// A tensor that a bound run left where it was made: on the device of a CUDA session, in host memory of a CPU session.
 #[derive(Debug)]
 pub struct DeviceTensor {
@@ -200,7 +219,7 @@ impl Session {
             values.push((name, value));
         }
         let mut session = self.lock();
-        let outputs = session.run(values).map_err(run)?;
+        let outputs = counted(|| session.run(values)).map_err(run)?;
         let names = self.outputs.iter().map(|output| output.name.as_str());
         names.filter_map(|name| outputs.get(name).map(|value| Ok((name.to_owned(), to_host(name, value)?)))).collect()
     }
@@ -235,7 +254,7 @@ impl Session {
         for output in &self.outputs {
             binding.bind_output_to_device(output.name.as_str(), &memory).map_err(run)?;
         }
-        let mut outputs = session.run_binding(&binding).map_err(run)?;
+        let mut outputs = counted(|| session.run_binding(&binding)).map_err(run)?;
         let names = self.outputs.iter().map(|output| output.name.clone());
         Ok(names.filter_map(|name| outputs.remove(&name).map(|value| (name, DeviceTensor { value }))).collect())
     }

@@ -3,22 +3,32 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use hiresmed_inference::session::time_in_runs;
 use hiresmed_protocol::outcome::{Stage, StageTiming};
 
-/// Wall time by stage, summed over images.
+/// Wall time by stage, summed over images. For one thread.
 #[derive(Debug, Default)]
 pub struct Clock {
-    stages: BTreeMap<Stage, (Duration, u64)>,
+    stages: BTreeMap<Stage, Sum>,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    duration: Duration,
+    /// Of that inside ONNX Runtime.
+    runtime: Duration,
+    count: u64,
 }
 
 impl Clock {
     /// Runs `work` and counts its time for one image at `stage`.
     pub fn time<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
+        let (started, runtime) = (Instant::now(), time_in_runs());
         let result = work();
-        let (duration, count) = self.stages.entry(stage).or_default();
-        *duration += started.elapsed();
-        *count += 1;
+        let sum = self.stages.entry(stage).or_default();
+        sum.duration += started.elapsed();
+        sum.runtime += time_in_runs().saturating_sub(runtime);
+        sum.count += 1;
         result
     }
 
@@ -26,10 +36,11 @@ impl Clock {
     pub fn timings(&self) -> Vec<StageTiming> {
         self.stages
             .iter()
-            .map(|(&stage, &(duration, count))| StageTiming {
+            .map(|(&stage, sum)| StageTiming {
                 stage,
-                duration_ms: duration.as_secs_f64() * 1000.0,
-                count,
+                duration_ms: sum.duration.as_secs_f64() * 1000.0,
+                runtime_ms: sum.runtime.as_secs_f64() * 1000.0,
+                count: sum.count,
             })
             .collect()
     }
