@@ -32,6 +32,16 @@ impl Clock {
         result
     }
 
+    /// Adds what another thread's clock has counted.
+    pub fn add(&mut self, other: Self) {
+        for (stage, more) in other.stages {
+            let sum = self.stages.entry(stage).or_default();
+            sum.duration += more.duration;
+            sum.runtime += more.runtime;
+            sum.count += more.count;
+        }
+    }
+
     /// The sums so far, in the order of the stages.
     pub fn timings(&self) -> Vec<StageTiming> {
         self.stages
@@ -56,10 +66,13 @@ mod tests {
         clock.time(Stage::Outputs, || ());
         assert_eq!(clock.time(Stage::Inputs, || 7), 7);
         clock.time(Stage::Outputs, || ());
+        let mut other = Clock::default();
+        other.time(Stage::Outputs, || ());
+        clock.add(other);
         let timings = clock.timings();
         assert_eq!(
             timings.iter().map(|timing| (timing.stage, timing.count)).collect::<Vec<_>>(),
-            [(Stage::Inputs, 1), (Stage::Outputs, 2)]
+            [(Stage::Inputs, 1), (Stage::Outputs, 3)]
         );
     }
 }
