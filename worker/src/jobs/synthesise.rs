@@ -21,6 +21,8 @@ use crate::{
 };
 
 type Made = (Image, Vec<Output>);
+/// What became of a task, by its number in the job.
+type Results = Vec<(usize, Result<Made, Failure>)>;
 
 impl Run for SynthesiseImages {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
@@ -74,12 +76,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Makes one image after the other until none is left or a lane stops the job; each with its number among the tasks.
-    fn lane(
-        &self,
-        next: &AtomicUsize,
-        done: &AtomicU64,
-        stop: &AtomicBool,
-    ) -> (Clock, Vec<(usize, Result<Made, Failure>)>) {
+    fn lane(&self, next: &AtomicUsize, done: &AtomicU64, stop: &AtomicBool) -> (Clock, Results) {
         let (mut clock, mut made) = (Clock::default(), Vec::new());
         while !stop.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);

@@ -58,7 +58,7 @@ impl Density {
     fn cell(&self, mm: f64, count: usize) -> Option<(usize, f64)> {
         let at = mm / self.step_mm + (count as f64 - 1.0) / 2.0;
         let cell = (at as usize).min(count - 2);
-        (at >= 0.0 && at <= count as f64 - 1.0).then(|| (cell, at - cell as f64))
+        (at >= 0.0 && at <= count as f64 - 1.0).then_some((cell, at - cell as f64))
     }
 
     /// The weight between four cells, linear along both axes.
