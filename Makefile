@@ -46,6 +46,12 @@ test: test-tools ## run every test, the ones against libtorch and the end-to-end
 	cargo test --locked --workspace; \
 	cargo test --locked -p hiresmed-models -p hiresmed-worker --features training
 
+.PHONY: bench
+bench: build trainer-runtime ## measure speed and memory beside PyTorch; the last line is JSON (20 minutes)
+	@tests/peers/install
+	$(environment); cargo build --release --locked -p hiresmed-models --features training --example training_step
+	$(environment); .runtimes/peer-python/bin/python tests/peers/bench.py
+
 .PHONY: models
 models: trainer ## train the shipped model pack from DATA=folder of data sets (hours; resumes where it stopped)
 	infra/pack/train $(DATA)

@@ -86,9 +86,10 @@ impl Parts {
         self.failures.extend(success.failures.iter().cloned());
         self.files.extend(success.outputs.iter().map(|output| (output.file.clone(), output.sha256)));
         for timing in &success.stages {
-            let sum = StageTiming { stage: timing.stage, duration_ms: 0.0, count: 0 };
+            let sum = StageTiming { stage: timing.stage, duration_ms: 0.0, runtime_ms: 0.0, count: 0 };
             let sum = self.stages.entry(timing.stage).or_insert(sum);
             sum.duration_ms += timing.duration_ms;
+            sum.runtime_ms += timing.runtime_ms;
             sum.count += timing.count;
         }
     }
@@ -136,7 +137,7 @@ mod tests {
             images: Vec::new(),
             failures: failed.iter().map(failure).collect(),
             round: None,
-            stages: vec![StageTiming { stage: Stage::Lesions, duration_ms, count: 2 }],
+            stages: vec![StageTiming { stage: Stage::Lesions, duration_ms, runtime_ms: duration_ms / 2.0, count: 2 }],
         })
     }
 
@@ -154,7 +155,8 @@ mod tests {
         assert_eq!(failures, [1, 2, 3]);
         assert_eq!(delivery.manifest.failures[1].reason, "bad package");
         assert_eq!(delivery.files.len(), 2);
-        assert_eq!(delivery.manifest.stages, [StageTiming { stage: Stage::Lesions, duration_ms: 3.5, count: 4 }]);
+        let sum = StageTiming { stage: Stage::Lesions, duration_ms: 3.5, runtime_ms: 1.75, count: 4 };
+        assert_eq!(delivery.manifest.stages, [sum]);
         assert_eq!(delivery.missing, 5);
     }
 }

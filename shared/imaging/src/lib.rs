@@ -14,6 +14,7 @@ pub mod nifti;
 pub mod plane;
 pub mod polygons;
 pub mod raster;
+mod regions;
 pub mod resample;
 pub mod series;
 pub mod sheet;

@@ -19,9 +19,11 @@ impl Mask {
     /// The smallest box around all set pixels.
     pub fn bounds(&self) -> Option<Bounds> {
         let (mut left, mut right, mut top, mut bottom) = (usize::MAX, 0, usize::MAX, 0);
-        for (at, _) in self.data().iter().enumerate().filter(|(_, value)| **value != 0) {
-            let (x, y) = (at % self.width(), at / self.width());
-            (left, right, top, bottom) = (left.min(x), right.max(x), top.min(y), bottom.max(y));
+        for (y, row) in self.data().chunks_exact(self.width().max(1)).enumerate() {
+            let set = |&value: &u8| value != 0;
+            if let (Some(first), Some(last)) = (row.iter().position(set), row.iter().rposition(set)) {
+                (left, right, top, bottom) = (left.min(first), right.max(last), top.min(y), y);
+            }
         }
         (left != usize::MAX).then(|| Bounds { left, top, width: right - left + 1, height: bottom - top + 1 })
     }
@@ -29,12 +31,14 @@ impl Mask {
     /// Mean column and row of the set pixels.
     pub fn centroid(&self) -> Option<(f64, f64)> {
         let area = self.area();
-        let (mut x, mut y) = (0.0, 0.0);
-        for (at, _) in self.data().iter().enumerate().filter(|(_, value)| **value != 0) {
-            x += (at % self.width()) as f64;
-            y += (at / self.width()) as f64;
+        let (mut x, mut y) = (0u64, 0u64);
+        for (row, pixels) in self.data().chunks_exact(self.width().max(1)).enumerate() {
+            for (column, _) in pixels.iter().enumerate().filter(|(_, value)| **value != 0) {
+                x += column as u64;
+                y += row as u64;
+            }
         }
-        (area > 0).then(|| (x / area as f64, y / area as f64))
+        (area > 0).then(|| (x as f64 / area as f64, y as f64 / area as f64))
     }
 
     /// The longest diameter in pixels: the largest distance between two set pixels' centres, plus 1 for the half pixels

@@ -1,7 +1,7 @@
 //! Operations on masks: neighbours are the 8 around a pixel, the world outside the image is not set.
 
 pub use crate::measures::Bounds;
-use crate::{Mask, Plane};
+use crate::{Mask, Plane, regions::Regions};
 
 /// The 8-connected components of a mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,36 +88,44 @@ impl Mask {
 impl Mask {
     /// The 8-connected components.
     pub fn components(&self) -> Components {
-        let (labels, areas) = flood(self, |_| true);
-        Components { width: self.width(), height: self.height(), labels, areas }
+        let (width, height) = (self.width(), self.height());
+        let regions = Regions::of(self, true, true);
+        let mut labels = vec![0u32; width * height];
+        for run in &regions.runs {
+            labels[run.row * width + run.start..run.row * width + run.end].fill(run.region as u32 + 1);
+        }
+        Components { width, height, labels, areas: regions.areas }
     }
 
     /// The component with the most pixels; empty for an empty mask.
     pub fn largest_component(&self) -> Mask {
-        let components = self.components();
-        components.largest().map_or_else(|| Mask::empty(self.width(), self.height()), |index| components.mask(index))
+        let regions = Regions::of(self, true, true);
+        let largest = regions.largest();
+        let mut data = vec![0u8; self.data().len()];
+        for run in regions.runs.iter().filter(|run| Some(run.region) == largest) {
+            data[run.row * self.width() + run.start..run.row * self.width() + run.end].fill(1);
+        }
+        Mask::new(self.width(), self.height(), data)
     }
 
     /// The mask with every hole filled: background that no 4-connected path joins to the image's border.
     pub fn holes_filled(&self) -> Mask {
-        let background = self.inverted();
-        let (labels, areas) = flood(&background, |(dx, dy)| dx == 0 || dy == 0);
         let (width, height) = (self.width(), self.height());
-        let mut open = vec![false; areas.len() + 1];
-        for (at, &label) in labels.iter().enumerate() {
-            let (x, y) = (at % width, at / width);
-            if x == 0 || y == 0 || x + 1 == width || y + 1 == height {
-                open[label as usize] = true;
-            }
+        let regions = Regions::of(self, false, false);
+        let mut open = vec![false; regions.areas.len()];
+        for run in &regions.runs {
+            open[run.region] |= run.row == 0 || run.row + 1 == height || run.start == 0 || run.end == width;
         }
-        open[0] = false;
-        Mask::new(width, height, labels.iter().map(|&label| u8::from(!open[label as usize])).collect())
+        let mut data = self.data().to_vec();
+        for run in regions.runs.iter().filter(|run| !open[run.region]) {
+            data[run.row * width + run.start..run.row * width + run.end].fill(1);
+        }
+        Mask::new(width, height, data)
     }
 
     /// Every pixel within `radius` steps of a set pixel, diagonals counting as one step.
     pub fn dilated(&self, radius: usize) -> Mask {
-        let rows = self.spread(radius, true);
-        rows.spread(radius, false)
+        self.spread_rows(radius).spread_columns(radius)
     }
 
     /// Every pixel whose neighbours within `radius` steps, diagonals counting as one, are all set.
@@ -131,20 +139,40 @@ impl Mask {
         Mask::from_fn(width, height, off_border)
     }
 
-    fn spread(&self, radius: usize, along_rows: bool) -> Mask {
-        let (width, height) = (self.width(), self.height());
-        let (lines, length, stride, step) =
-            if along_rows { (height, width, width, 1) } else { (width, height, 1, width) };
-        let mut data = vec![0u8; width * height];
-        for line in 0..lines {
+    /// Every pixel within `radius` steps of a set pixel of its row.
+    fn spread_rows(&self, radius: usize) -> Mask {
+        let mut data = vec![0u8; self.data().len()];
+        let width = self.width().max(1);
+        for (target, source) in data.chunks_exact_mut(width).zip(self.data().chunks_exact(width)) {
             // Distance to the last set pixel behind, then the same from the other end.
-            for backwards in [false, true] {
-                let mut since = usize::MAX;
-                for position in 0..length {
-                    let position = if backwards { length - 1 - position } else { position };
-                    let at = line * stride + position * step;
-                    since = if self.data()[at] != 0 { 0 } else { since.saturating_add(1) };
-                    data[at] |= u8::from(since <= radius);
+            let mut since = usize::MAX;
+            for (target, &source) in target.iter_mut().zip(source) {
+                since = if source != 0 { 0 } else { since.saturating_add(1) };
+                *target = u8::from(since <= radius);
+            }
+            since = usize::MAX;
+            for (target, &source) in target.iter_mut().zip(source).rev() {
+                since = if source != 0 { 0 } else { since.saturating_add(1) };
+                *target |= u8::from(since <= radius);
+            }
+        }
+        Mask::new(self.width(), self.height(), data)
+    }
+
+    /// Every pixel within `radius` steps of a set pixel of its column; row by row, as memory lies.
+    fn spread_columns(&self, radius: usize) -> Mask {
+        let (width, height) = (self.width(), self.height());
+        let radius = radius.min(u32::MAX as usize - 1) as u32;
+        let mut data = vec![0u8; width * height];
+        for backwards in [false, true] {
+            let mut since = vec![u32::MAX; width];
+            for row in 0..height {
+                let row = if backwards { height - 1 - row } else { row };
+                let range = row * width..(row + 1) * width;
+                let pixels = data[range.clone()].iter_mut().zip(&self.data()[range]);
+                for ((target, &source), since) in pixels.zip(&mut since) {
+                    *since = if source != 0 { 0 } else { since.saturating_add(1) };
+                    *target |= u8::from(*since <= radius);
                 }
             }
         }
@@ -182,29 +210,34 @@ impl Mask {
 
     /// Every set pixel that a disc of `radius` pixels lying within the mask covers: thin parts go.
     pub fn opened(&self, radius: f32) -> Mask {
-        let distance = self.distance_to_edge();
-        let core = Mask::new(
-            self.width(),
-            self.height(),
-            distance.data().iter().map(|&value| u8::from(value > radius)).collect(),
-        );
-        core.grown(radius).and(self)
+        let near_edge = self.inverted().grown(radius);
+        // Outside the image is not set, and one step away from the border.
+        let far = |at: usize, size: usize| (at + 1).min(size - at) as f32 > radius;
+        let (width, height) = (self.width(), self.height());
+        let columns: Vec<u8> = (0..width).map(|x| u8::from(far(x, width))).collect();
+        let mut core = vec![0u8; width * height];
+        for (y, row) in core.chunks_exact_mut(width.max(1)).enumerate().filter(|(y, _)| far(*y, height)) {
+            let near = &near_edge.data()[y * width..(y + 1) * width];
+            row.iter_mut().zip(near).zip(&columns).for_each(|((core, near), column)| *core = (1 - near) & column);
+        }
+        Mask::new(width, height, core).grown(radius).and(self)
     }
 
     /// Every pixel whose centre lies within `radius` pixels (Euclidean) of a set pixel's centre.
     pub fn grown(&self, radius: f32) -> Mask {
-        if self.area() == 0 {
-            return self.clone();
+        let (width, height) = (self.width(), self.height());
+        let disc = half_widths(radius, width.max(height));
+        let gaps: Vec<Option<Vec<u16>>> = self.data().chunks_exact(width.max(1)).map(gaps).collect();
+        let mut data = vec![0u8; width * height];
+        for (y, target) in data.chunks_exact_mut(width.max(1)).enumerate() {
+            let rows = y.saturating_sub(disc.len().saturating_sub(1))..(y + disc.len()).min(height);
+            for row in rows {
+                let Some(gaps) = &gaps[row] else { continue };
+                let half_width = disc[row.abs_diff(y)];
+                target.iter_mut().zip(gaps).for_each(|(target, &gap)| *target |= u8::from(gap <= half_width));
+            }
         }
-        // Distances to the mask must not see the image's border, which `distance_to_edge` counts as an edge.
-        let margin = radius.ceil().max(0.0) as usize + 1;
-        let (width, height) = (self.width() + 2 * margin, self.height() + 2 * margin);
-        let outside = Mask::from_fn(width, height, |x, y| {
-            let (x, y) = (x.wrapping_sub(margin), y.wrapping_sub(margin));
-            !(x < self.width() && y < self.height() && self.get(x, y))
-        });
-        let distance = outside.distance_to_edge();
-        Mask::from_fn(self.width(), self.height(), |x, y| distance.at(x + margin, y + margin) <= radius)
+        Mask::new(width, height, data)
     }
 
     /// Set pixels with a neighbour (of 8) that is not set.
@@ -213,42 +246,38 @@ impl Mask {
     }
 }
 
-/// Labels of connected set pixels from 1, and their areas; `neighbour` chooses among the 8 offsets.
-fn flood(mask: &Mask, neighbour: impl Fn((i64, i64)) -> bool) -> (Vec<u32>, Vec<usize>) {
-    let (width, height) = (mask.width(), mask.height());
-    let offsets: Vec<(i64, i64)> = (-1..=1)
-        .flat_map(|dy| (-1..=1).map(move |dx| (dx, dy)))
-        .filter(|&offset| offset != (0, 0) && neighbour(offset))
-        .collect();
-    let mut labels = vec![0u32; width * height];
-    let mut areas = Vec::new();
-    let mut open = Vec::new();
-    for start in 0..labels.len() {
-        if mask.data()[start] == 0 || labels[start] != 0 {
-            continue;
+/// A disc of `radius` by its rows: how far it reaches to either side in its middle row, the next one, and so on; none for a
+/// negative radius. Rows and columns beyond `size` are left out, and so is what no image of 16-bit size has.
+fn half_widths(radius: f32, size: usize) -> Vec<u16> {
+    let size = size.min(usize::from(u16::MAX) - 1);
+    let within = |x: usize, y: usize| ((x * x + y * y) as f64).sqrt() as f32 <= radius;
+    let mut half_width = if radius >= 0.0 { (radius as usize).saturating_add(1).min(size) } else { 0 };
+    let mut disc = Vec::new();
+    for y in (0..=size).take_while(|&y| within(0, y)) {
+        while !within(half_width, y) {
+            half_width -= 1;
         }
-        let label = areas.len() as u32 + 1;
-        labels[start] = label;
-        open.push(start);
-        let mut area = 0;
-        while let Some(at) = open.pop() {
-            area += 1;
-            let (x, y) = ((at % width) as i64, (at / width) as i64);
-            for (dx, dy) in &offsets {
-                let (x, y) = (x + dx, y + dy);
-                if x < 0 || y < 0 || x >= width as i64 || y >= height as i64 {
-                    continue;
-                }
-                let next = y as usize * width + x as usize;
-                if mask.data()[next] != 0 && labels[next] == 0 {
-                    labels[next] = label;
-                    open.push(next);
-                }
-            }
-        }
-        areas.push(area);
+        disc.push(half_width as u16);
     }
-    (labels, areas)
+    disc
+}
+
+/// Each pixel's distance to the nearest set pixel of its row, `u16::MAX` at most; `None` for a row without any.
+fn gaps(row: &[u8]) -> Option<Vec<u16>> {
+    row.iter().any(|&value| value != 0).then(|| {
+        let mut since = u16::MAX;
+        let mut step = |&value: &u8| {
+            since = if value != 0 { 0 } else { since.saturating_add(1) };
+            since
+        };
+        let mut gaps: Vec<u16> = row.iter().map(&mut step).collect();
+        since = u16::MAX;
+        for (gap, &value) in gaps.iter_mut().zip(row).rev() {
+            since = if value != 0 { 0 } else { since.saturating_add(1) };
+            *gap = since.min(*gap);
+        }
+        gaps
+    })
 }
 
 /// One dimension of the squared distance transform: the lower envelope of the parabolas over `values`.

@@ -185,6 +185,9 @@ pub struct StageTiming {
     pub stage: Stage,
     /// Wall time in milliseconds.
     pub duration_ms: f64,
+    /// Milliseconds of that inside ONNX Runtime.
+    #[serde(default)]
+    pub runtime_ms: f64,
     /// How many images (or steps) went through it.
     pub count: u64,
 }

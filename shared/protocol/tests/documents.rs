@@ -123,7 +123,12 @@ fn outcomes() -> Vec<Outcome> {
             losses: BTreeMap::from([("l1".to_owned(), 0.08)]),
             package: None,
         }),
-        stages: vec![outcome::StageTiming { stage: outcome::Stage::Background, duration_ms: 1.5, count: 4 }],
+        stages: vec![outcome::StageTiming {
+            stage: outcome::Stage::Background,
+            duration_ms: 1.5,
+            runtime_ms: 1.25,
+            count: 4,
+        }],
     };
     let verdicts = [
         Verdict::Succeeded(success),

@@ -1,13 +1,19 @@
-//! Makes the images of a range.
+//! Makes the images of a range, as many at a time as there are threads.
 
-use std::sync::Arc;
+use std::{
+    panic::resume_unwind,
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
 
+use hiresmed_inference::Provider;
 use hiresmed_protocol::{
     Happening, ImageIndex,
     job::{Object, SynthesiseImages},
-    outcome::{ImageFailure, Stage, Success},
+    manifest::Image,
+    outcome::{ImageFailure, Output, Stage, Success},
     request::OnFailure,
 };
+use tracing::Span;
 
 use super::{Context, Failure, Run};
 use crate::{
@@ -15,33 +21,95 @@ use crate::{
     pipeline::{Clock, Pipeline},
 };
 
+/// Images that are made at a time at most: each lane holds the networks' sessions and their memory (300 to 350 MB at 512²).
+const LANES: usize = 4;
+
+type Made = (Image, Vec<Output>);
+/// What became of a task, by its number in the job.
+type Results = Vec<(usize, Result<Made, Failure>)>;
+
 impl Run for SynthesiseImages {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
         context.check()?;
-        let pipeline = Arc::new(Pipeline::open(environment, &self.models, &self.request)?);
-        let mut success = Success::default();
-        let mut clock = Clock::default();
-        for (done, (index, input)) in self.tasks().enumerate() {
-            context.check()?;
-            let made = image(&pipeline, environment, context, &mut clock, index, input);
-            match made {
+        let lanes = lanes(environment, self.images.count);
+        let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes)?;
+        let work = Work { job: self, pipeline: &pipeline, environment, context, tasks: self.tasks().collect() };
+        let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let (mut clock, mut made) = (Clock::default(), Vec::new());
+        let span = Span::current();
+        let lane = || span.in_scope(|| work.lane(&next, &done, &stop));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..lanes).map(|_| scope.spawn(lane)).collect();
+            let own = lane();
+            let joined = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            for (times, images) in std::iter::once(own).chain(joined) {
+                clock.add(times);
+                made.extend(images);
+            }
+        });
+        made.sort_by_key(|(number, _)| *number);
+        let mut success = Success { stages: clock.timings(), ..Success::default() };
+        for (number, result) in made {
+            match result {
                 Ok((image, outputs)) => {
                     success.images.push(image);
                     success.outputs.extend(outputs);
-                    context.report(Happening::ImageDone { index });
                 }
                 Err(Failure::Permanent { stage, reason }) if self.request.on_failure == OnFailure::Continue => {
-                    let stage = stage.unwrap_or(Stage::Inputs);
-                    context.report(Happening::ImageFailed { index, stage, reason: reason.clone() });
+                    let (index, stage) = (work.tasks[number].0, stage.unwrap_or(Stage::Inputs));
                     success.failures.push(ImageFailure { index, stage, reason });
                 }
+                // The first of several: images before it were taken before it, and are all here.
                 Err(failure) => return Err(failure),
             }
-            context.progress(Stage::Outputs, done as u64 + 1, self.images.count);
         }
-        success.stages = clock.timings();
         context.report(Happening::Stages { stages: success.stages.clone() });
         Ok(success)
+    }
+}
+
+/// How many images are made at a time: an image by itself gets all threads; of several, each lane's image gets its share. A GPU
+/// is one lane: its own threads are shared already, and each lane would hold the networks once more.
+fn lanes(environment: &Environment, images: u64) -> usize {
+    match environment.provider {
+        Provider::Cuda { .. } => 1,
+        Provider::Cpu => usize::try_from(images).unwrap_or(usize::MAX).clamp(1, environment.threads.min(LANES)),
+    }
+}
+
+/// What the lanes of a job share.
+struct Work<'a> {
+    job: &'a SynthesiseImages,
+    pipeline: &'a Pipeline,
+    environment: &'a Environment,
+    context: &'a Context,
+    tasks: Vec<(ImageIndex, Option<&'a Object>)>,
+}
+
+impl Work<'_> {
+    /// Makes one image after the other until none is left or a lane stops the job; each with its number among the tasks.
+    fn lane(&self, next: &AtomicUsize, done: &AtomicU64, stop: &AtomicBool) -> (Clock, Results) {
+        let (mut clock, mut made) = (Clock::default(), Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(index, input)) = self.tasks.get(number) else { break };
+            let result = self
+                .context
+                .check()
+                .and_then(|()| image(self.pipeline, self.environment, self.context, &mut clock, index, input));
+            match &result {
+                Ok(_) => self.context.report(Happening::ImageDone { index }),
+                Err(Failure::Permanent { stage, reason }) if self.job.request.on_failure == OnFailure::Continue => {
+                    let stage = stage.unwrap_or(Stage::Inputs);
+                    self.context.report(Happening::ImageFailed { index, stage, reason: reason.clone() });
+                }
+                Err(_) => stop.store(true, Ordering::Relaxed),
+            }
+            made.push((number, result));
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            self.context.progress(Stage::Outputs, done, self.job.images.count);
+        }
+        (clock, made)
     }
 }
 
@@ -53,7 +121,7 @@ fn image(
     clock: &mut Clock,
     index: ImageIndex,
     input: Option<&Object>,
-) -> Result<(hiresmed_protocol::manifest::Image, Vec<hiresmed_protocol::outcome::Output>), Failure> {
+) -> Result<Made, Failure> {
     let enter = |stage| context.progress(stage, 0, 1);
 
     enter(Stage::Inputs);

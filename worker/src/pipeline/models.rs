@@ -31,13 +31,19 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens the models that a request's plan names. What an earlier job left open is used again.
+    /// Opens the models that a request's plan names, for `lanes` images at the same time, which share the environment's
+    /// threads. What an earlier job left open is used again.
     ///
     /// # Errors
     /// Permanent where a package is missing, damaged, of another kind, or cannot be run; transient where the store or the
     /// disk fails.
-    pub fn open(environment: &Environment, models: &Models, request: &Synthesise) -> Result<Self, Failure> {
-        let loader = Loader::new(environment)?;
+    pub fn open(
+        environment: &Environment,
+        models: &Models,
+        request: &Synthesise,
+        lanes: usize,
+    ) -> Result<Self, Failure> {
+        let loader = Loader::new(environment, lanes)?;
         let density = models.density.ok_or_else(|| {
             refuse(anyhow::anyhow!(
                 "the plan names no spatial prior, and lesion detectors cannot propose candidates yet; set placement.location \
@@ -70,9 +76,11 @@ impl Pipeline {
             })?,
             lesions,
             locator: Locator::load(&loader, &models.unet, &density)?,
-            compositor: environment.residents.get_or_load(&format!("blend {blend:?}"), || {
-                Compositor::open(&loader.runtime, blend, &loader.large).map_err(refuse)
-            })?,
+            compositor: environment
+                .residents
+                .get_or_load(&format!("blend {blend:?} {}", loader.large.lanes), || {
+                    Compositor::open(&loader.runtime, blend, &loader.large).map_err(refuse)
+                })?,
             digests,
             execution: Execution {
                 provider: loader.large.provider.name().to_owned(),
@@ -95,7 +103,7 @@ impl Locator {
     /// # Errors
     /// As [`Pipeline::open`].
     pub fn open(environment: &Environment, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
-        Self::load(&Loader::new(environment)?, unet, density)
+        Self::load(&Loader::new(environment, 1)?, unet, density)
     }
 
     fn load(loader: &Loader<'_>, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
@@ -118,11 +126,16 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn new(environment: &'a Environment) -> Result<Self, Failure> {
+    fn new(environment: &'a Environment, lanes: usize) -> Result<Self, Failure> {
         let provider = environment.provider;
         let load = || Runtime::load_for(provider).map_err(refuse);
         let runtime = environment.residents.get_or_load("onnxruntime", load)?;
-        let large = SessionOptions { threads: environment.threads, provider, ..SessionOptions::default() };
+        let large = SessionOptions {
+            threads: (environment.threads / lanes.max(1)).max(1),
+            lanes,
+            provider,
+            ..SessionOptions::default()
+        };
         Ok(Self { environment, runtime, large, small: SessionOptions { threads: 1, ..large } })
     }
 
@@ -133,7 +146,7 @@ impl<'a> Loader<'a> {
         open: impl FnOnce(&Package) -> anyhow::Result<T>,
     ) -> Result<Arc<T>, Failure> {
         let folder = self.environment.package_folder(kind, digest)?;
-        self.environment.residents.get_or_load(&format!("{kind} {digest}"), || {
+        self.environment.residents.get_or_load(&format!("{kind} {digest} {}", self.large.lanes), || {
             let package = Package::open(&folder)
                 .map_err(anyhow::Error::from)
                 .and_then(|package| open(&package))

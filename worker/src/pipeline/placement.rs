@@ -60,7 +60,7 @@ impl Locator {
                 body::THRESHOLD_HU
             )));
         }
-        let permissible = self.danger_zones.permissible(plane).map_err(|error| fail(error.into()))?.and(&body);
+        let permissible = self.danger_zones.permissible_within(plane, &body).map_err(|error| fail(error.into()))?;
         let weights = self.density.weights(&body, plane.spacing).map_err(|error| fail(error.into()))?;
         Ok(Anatomy { weights, permissible, body })
     }

@@ -72,16 +72,18 @@ impl Footprint {
         self.pixels((x, y)).filter(|&(x, y)| inside(mask, x, y).is_some_and(|(x, y)| mask.get(x, y))).count()
     }
 
-    /// Sets the footprint's pixels at `(x, y)` to `value`, inside the image.
-    pub(super) fn paint(&self, labels: &mut [u32], width: usize, (x, y): (usize, usize), value: u32) {
-        for (x, y) in self.pixels((x, y)) {
-            if x >= 0 && y >= 0 && (x as usize) < width {
-                let at = y as usize * width + x as usize;
-                if let Some(label) = labels.get_mut(at) {
-                    *label = value;
-                }
+    /// The footprint grown by `gap` steps, diagonals counting as one, in a frame of its own; with the column and the row of
+    /// that frame's first pixel relative to the footprint's centre.
+    pub(super) fn grown(&self, gap: usize) -> (Mask, i64, i64) {
+        let (left, top) = (self.left - gap as i64, self.top - gap as i64);
+        let (width, height) = ((self.right - left) as usize + 1 + gap, (self.bottom - top) as usize + 1 + gap);
+        let mut own = Mask::empty(width, height);
+        for run in &self.runs {
+            for step in 0..i64::from(run.length) {
+                own.set((run.column + step - left) as usize, (run.row - top) as usize, true);
             }
         }
+        (own.dilated(gap), left, top)
     }
 
     fn pixels(&self, (x, y): (usize, usize)) -> impl Iterator<Item = (i64, i64)> {

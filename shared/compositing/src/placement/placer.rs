@@ -186,16 +186,19 @@ impl<'a> Placer<'a> {
 
     fn take(&mut self, mask: &Mask, position: (usize, usize)) -> Result<Placed, Refusal> {
         let (footprint, centre) = measure(mask)?;
-        let width = self.scene.weights.width();
-        let lesion = self.placed.len() as u32 + 1;
-        let mut own = vec![0u32; self.taken.len()];
-        footprint.paint(&mut own, width, position, 1);
-        let own = Mask::new(width, self.scene.weights.height(), own.iter().map(|&value| value as u8).collect());
+        let (width, height) = (self.scene.weights.width() as i64, self.scene.weights.height() as i64);
+        let (lesion, gap) = (self.placed.len() as u32 + 1, self.gap());
         // Grown by the gap: a mask that stays off this has at least that many clear pixels between.
-        let grown = own.dilated(self.gap());
-        for (taken, _) in self.taken.iter_mut().zip(grown.data()).filter(|(taken, grown)| **grown != 0 && **taken == 0)
-        {
-            *taken = lesion;
+        let (grown, left, top) = footprint.grown(gap);
+        let (left, top) = (position.0 as i64 + left, position.1 as i64 + top);
+        for (y, row) in grown.data().chunks_exact(grown.width()).enumerate() {
+            for (x, _) in row.iter().enumerate().filter(|(_, value)| **value != 0) {
+                let (x, y) = (left + x as i64, top + y as i64);
+                if (0..width).contains(&x) && (0..height).contains(&y) {
+                    let taken = &mut self.taken[(y * width + x) as usize];
+                    *taken = if *taken == 0 { lesion } else { *taken };
+                }
+            }
         }
         let placed = Placed {
             centre: position,

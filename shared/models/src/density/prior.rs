@@ -54,15 +54,15 @@ impl Density {
         Ok((FILE, serde_json::to_vec(self)?))
     }
 
-    /// The weight at a point, linear between cells, 0 outside the grid.
-    fn at(&self, x_mm: f64, y_mm: f64) -> f32 {
-        let column = x_mm / self.step_mm + (self.columns as f64 - 1.0) / 2.0;
-        let row = y_mm / self.step_mm + (self.rows as f64 - 1.0) / 2.0;
-        if !(column >= 0.0 && row >= 0.0 && column <= self.columns as f64 - 1.0 && row <= self.rows as f64 - 1.0) {
-            return 0.0;
-        }
-        let (left, top) = ((column as usize).min(self.columns - 2), (row as usize).min(self.rows - 2));
-        let (right_share, bottom_share) = (column - left as f64, row - top as f64);
+    /// The cell before `mm` from the middle along an axis of `count` cells, and the next one's share; none outside the grid.
+    fn cell(&self, mm: f64, count: usize) -> Option<(usize, f64)> {
+        let at = mm / self.step_mm + (count as f64 - 1.0) / 2.0;
+        let cell = (at as usize).min(count - 2);
+        (at >= 0.0 && at <= count as f64 - 1.0).then_some((cell, at - cell as f64))
+    }
+
+    /// The weight between four cells, linear along both axes.
+    fn between(&self, (left, right_share): (usize, f64), (top, bottom_share): (usize, f64)) -> f32 {
         let cell = |x: usize, y: usize| f64::from(self.weights[y * self.columns + x]);
         let upper = cell(left, top) * (1.0 - right_share) + cell(left + 1, top) * right_share;
         let lower = cell(left, top + 1) * (1.0 - right_share) + cell(left + 1, top + 1) * right_share;
@@ -130,11 +130,14 @@ impl Prior {
         let middle_x = bounds.left as f64 + (bounds.width as f64 - 1.0) / 2.0;
         let middle_y = bounds.top as f64 + (bounds.height as f64 - 1.0) / 2.0;
         let mut weights = Plane::filled(body.width(), body.height(), 0.0).with_spacing(spacing);
+        let columns: Vec<_> = (bounds.left..bounds.left + bounds.width)
+            .map(|x| (x, self.density.cell((x as f64 - middle_x) * column_mm, self.density.columns)))
+            .collect();
         for y in bounds.top..bounds.top + bounds.height {
-            for x in bounds.left..bounds.left + bounds.width {
-                if body.get(x, y) {
-                    let weight = self.density.at((x as f64 - middle_x) * column_mm, (y as f64 - middle_y) * row_mm);
-                    weights.set(x, y, weight);
+            let Some(row) = self.density.cell((y as f64 - middle_y) * row_mm, self.density.rows) else { continue };
+            for &(x, column) in &columns {
+                if let Some(column) = column.filter(|_| body.get(x, y)) {
+                    weights.set(x, y, self.density.between(column, row));
                 }
             }
         }

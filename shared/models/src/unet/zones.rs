@@ -45,21 +45,33 @@ impl DangerZones {
     }
 
     /// Where a lesion may be (equation 15: 1 is permissible) in `image`, normalised to [-1, 1]; a mask of the image's size.
+    /// `body` is the body in the image, as [`body::body_above`] finds it.
     ///
-    /// The first output channel is the logit of "permissible". The result is intersected with the body found in the image, and
+    /// The first output channel is the logit of "permissible". The result is intersected with the body, and
     /// pieces under 0.2 % of the image are dropped: the network calls some gas outside the lungs permissible.
     ///
     /// # Errors
     /// [`Error::Session`] and [`Error::NotFinite`].
-    pub fn permissible(&self, image: &Plane) -> Result<Mask, Error> {
+    ///
+    /// # Panics
+    /// When the body's size is not the image's: the caller made both.
+    pub fn permissible_within(&self, image: &Plane, body: &Mask) -> Result<Mask, Error> {
         let logits = self.logits(image)?;
         let (width, height) = (image.width(), image.height());
         let logits = resample::resize(&logits, width, height, resample::Filter::Bilinear);
-        let inside = body::body_above(image, body::THRESHOLD_NORMALISED);
-        let permissible = Mask::from_fn(width, height, |x, y| logits.at(x, y) > 0.0 && inside.get(x, y));
+        let positive = logits.data().iter().map(|&logit| u8::from(logit > 0.0)).collect();
+        let permissible = Mask::new(width, height, positive).and(body);
         let pieces = permissible.components();
         let smallest = SMALLEST_PIECE * (width * height) as f64;
         Ok(pieces.select(|piece| pieces.areas()[piece] as f64 >= smallest))
+    }
+
+    /// [`permissible_within`](Self::permissible_within) the body that is found in `image`.
+    ///
+    /// # Errors
+    /// [`Error::Session`] and [`Error::NotFinite`].
+    pub fn permissible(&self, image: &Plane) -> Result<Mask, Error> {
+        self.permissible_within(image, &body::body_above(image, body::THRESHOLD_NORMALISED))
     }
 
     /// Logits of "permissible" on the network's own grid.

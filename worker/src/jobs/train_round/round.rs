@@ -89,7 +89,7 @@ fn finish(
         losses,
         package,
     };
-    let timing = StageTiming { stage: Stage::Training, duration_ms, count: summary.steps };
+    let timing = StageTiming { stage: Stage::Training, duration_ms, runtime_ms: 0.0, count: summary.steps };
     Ok(Success { outputs: vec![output], round: Some(result), stages: vec![timing], ..Success::default() })
 }
 
