@@ -12,7 +12,7 @@ use crate::{
     commands::{DeviceArgument, conclude},
     export, failure,
     fleet::Fleet,
-    report, shipped,
+    report, shipped, signals,
     state::StateFolder,
 };
 
@@ -67,5 +67,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{images} images with {lesions} lesions in {:.0} s", started.elapsed().as_secs_f64());
         println!("{}", arguments.out.join(report::FILE).display());
     }
-    conclude(&id, &ending)
+    // The state is the demo's own: what others may do with a request's id does not help here.
+    match ending {
+        Ending::Completed { .. } => conclude(&id, &ending),
+        Ending::Stopped => {
+            eprintln!("stopped; the same command goes on");
+            Ok(ExitCode::from(signals::INTERRUPTED))
+        }
+        Ending::Failed { reason } | Ending::Aborted { reason } | Ending::Cancelled { reason } => {
+            let state = state.display();
+            bail!("the demo ended early: {reason}; put that right, remove {state}, and run the same command again")
+        }
+    }
 }

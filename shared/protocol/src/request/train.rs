@@ -26,7 +26,7 @@ pub struct Train {
     /// From which data order, initial weights and noise are derived: 0 to 2^53 - 1. Default 0.
     #[serde(default)]
     pub seed: u64,
-    /// Series that are kept out of training, by folder name; the scores are theirs. Default: none.
+    /// What is kept out of training: a series by its folder, an image by its name, or `prefix*`; the scores are theirs. Default: none.
     #[serde(default)]
     pub hold_out: Vec<String>,
     /// Whether somebody waits for it. Default `batch`.
