@@ -9,8 +9,12 @@ use hiresmed_protocol::{
 
 use crate::{Error, Ledger, models, rounds, sources};
 
-/// Images of a job where the request does not say. A crash costs at most so many; loading models is once per worker.
+/// Images of a job where the request does not say, or twice as many at most so that images of one background stay together. A
+/// crash costs at most so many; loading models is once per worker.
 const CHUNK: u64 = 4;
+
+/// Images that are made from one background at most where the request does not say.
+const DRAWS: u64 = 8;
 
 /// A plan has at most about so many jobs where the request does not say: larger requests get larger jobs.
 const JOBS: u64 = 5_000;
@@ -79,8 +83,10 @@ impl Planner {
 
 /// The plan of a synthesis request; a pure function of its arguments.
 fn synthesis(id: RequestId, site: SiteId, request: &Synthesise, models: Models, sources: &[Object]) -> Plan {
-    let chunk = request.chunk.unwrap_or_else(|| CHUNK.max(request.count.div_ceil(JOBS))).max(1);
-    let order = Order { seed: request.seed, sources };
+    let draws = draws(request, sources.len() as u64);
+    let chunk = || CHUNK.max(request.count.div_ceil(JOBS)).next_multiple_of(draws);
+    let chunk = request.chunk.unwrap_or_else(chunk).max(1);
+    let order = Order { seed: request.seed, draws, sources };
     let jobs = (0..request.count.div_ceil(chunk)).map(|number| {
         let first = number * chunk;
         let images = ImageRange { first: ImageIndex(first), count: chunk.min(request.count - first) };
@@ -100,9 +106,17 @@ fn synthesis(id: RequestId, site: SiteId, request: &Synthesise, models: Models, 
     Plan { version: VERSION, request: id, site, models: Some(models), jobs }
 }
 
-/// Which source each image is made from: all of them once in a shuffled order, then all again in another order.
+/// How many images in a row share a background.
+fn draws(request: &Synthesise, sources: u64) -> u64 {
+    let fewest = request.count.div_ceil(sources.max(1)).clamp(1, DRAWS);
+    request.background.draws.map_or(fewest, u64::from).max(1)
+}
+
+/// Which source each image is made from: all of them in a shuffled order, each for `draws` images, then all again in another
+/// order.
 struct Order<'a> {
     seed: u64,
+    draws: u64,
     sources: &'a [Object],
 }
 
@@ -115,11 +129,12 @@ impl Order<'_> {
         let mut inputs = Vec::new();
         let mut shuffled = (u64::MAX, Vec::new());
         for index in images.iter() {
-            let pass = index.0 / count;
+            let background = index.0 / self.draws;
+            let pass = background / count;
             if shuffled.0 != pass {
                 shuffled = (pass, self.shuffle(pass * count));
             }
-            let source = shuffled.1[(index.0 % count) as usize];
+            let source = shuffled.1[(background % count) as usize];
             inputs.push(self.sources[source].clone());
         }
         inputs
@@ -181,8 +196,25 @@ mod tests {
     }
 
     #[test]
+    fn images_share_backgrounds_as_often_as_there_are_too_few() {
+        let runs = |text: &str, sources: usize| -> Vec<usize> {
+            let keys: Vec<_> = inputs(&plan(text, sources)).into_iter().map(|(_, key)| key).collect();
+            keys.chunk_by(|a, b| a == b).map(<[String]>::len).collect()
+        };
+        assert_eq!(runs("count = 7", 7), [1; 7]);
+        assert_eq!(runs("count = 8", 4), [2; 4]);
+        assert_eq!(runs("count = 40", 2).iter().sum::<usize>(), 40);
+        assert!(runs("count = 40", 2).iter().all(|run| run % 8 == 0));
+        assert_eq!(runs("count = 6\nbackground = { draws = 3 }", 7), [3, 3]);
+        // Those of one background are in one job.
+        let jobs = plan("count = 30", 5).jobs;
+        assert_eq!(jobs.len(), 5);
+    }
+
+    #[test]
     fn every_source_is_used_once_before_any_is_used_again() {
-        let keys: Vec<_> = inputs(&plan("count = 14", 7)).into_iter().map(|(_, key)| key).collect();
+        let plan = plan("count = 14\nbackground = { draws = 1 }", 7);
+        let keys: Vec<_> = inputs(&plan).into_iter().map(|(_, key)| key).collect();
         for pass in keys.chunks(7) {
             assert_eq!(pass.iter().collect::<std::collections::BTreeSet<_>>().len(), 7);
         }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use hiresmed_imaging::{Plane, Window, dicom, files::write_atomically};
 use hiresmed_protocol::{Manifest, manifest::Image};
+use rayon::prelude::*;
 use serde::Serialize;
 
 /// The page's name in a delivery.
@@ -79,8 +80,13 @@ fn page(folder: &Path, manifest: &Manifest) -> Result<Page> {
     let shown = &manifest.images[..manifest.images.len().min(SHOWN)];
     let mut mean = pictures::Mean::default();
     let mut images = Vec::with_capacity(shown.len());
-    for image in shown {
-        images.push(picture(folder, image, &mut mean)?);
+    // A few at a time: the mean takes each background as soon as it is there, in order.
+    for batch in shown.chunks(rayon::current_num_threads()) {
+        let pictures: Vec<_> = batch.par_iter().map(|image| picture(folder, image)).collect::<Result<_>>()?;
+        for (picture, background) in pictures {
+            mean.add(&background);
+            images.push(picture);
+        }
     }
     let lesions: usize = manifest.images.iter().map(|image| image.lesions.len()).sum();
     let mut summary = format!(
@@ -114,14 +120,14 @@ fn page(folder: &Path, manifest: &Manifest) -> Result<Page> {
     })
 }
 
-fn picture(folder: &Path, image: &Image, mean: &mut pictures::Mean) -> Result<Picture> {
+/// A picture for the page, and its background.
+fn picture(folder: &Path, image: &Image) -> Result<(Picture, Plane)> {
     let composite = plane(&folder.join(&image.file))?;
     // Without a delivered background the slider shows the composite on both sides.
     let background = match &image.background {
         Some(file) => plane(&folder.join(&file.file))?,
         None => composite.clone(),
     };
-    mean.add(&background);
     let overlay = |file: &Option<hiresmed_protocol::manifest::File>, paint: fn(&[u8]) -> Result<String>| match file {
         Some(file) => {
             let path = folder.join(&file.file);
@@ -131,7 +137,7 @@ fn picture(folder: &Path, image: &Image, mean: &mut pictures::Mean) -> Result<Pi
         None => Ok(pictures::NOTHING.to_owned()),
     };
     let name = Path::new(&image.file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Picture {
+    let picture = Picture {
         name,
         input: image.input_sha256.as_ref().map_or_else(|| "sampled".to_owned(), |digest| digest.short()),
         seed: format!("{} / {}", image.seed, image.index.0),
@@ -151,7 +157,8 @@ fn picture(folder: &Path, image: &Image, mean: &mut pictures::Mean) -> Result<Pi
                 exemplar: lesion.exemplar.short(),
             })
             .collect(),
-    })
+    };
+    Ok((picture, background))
 }
 
 /// A delivered image, normalised to [-1, 1] over the window that it was made in.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use hiresmed_imaging::Plane;
+use hiresmed_imaging::{Mask, Plane};
 use image::{GrayImage, ImageFormat, RgbaImage, codecs::jpeg::JpegEncoder};
 
 /// A transparent picture of one pixel.
@@ -26,21 +26,11 @@ pub fn grey(plane: &Plane) -> Result<String> {
 
 /// The pixels just outside a mask (PNG, not 0 inside), which hide nothing of the lesion.
 pub fn outline(png: &[u8]) -> Result<String> {
-    let mask = load(png)?;
-    let inside = |x: i64, y: i64| {
-        u32::try_from(x)
-            .ok()
-            .zip(u32::try_from(y).ok())
-            .and_then(|(x, y)| mask.get_pixel_checked(x, y))
-            .is_some_and(|p| p[0] != 0)
-    };
-    paint(&mask, |x, y, value| {
-        let (x, y) = (i64::from(x), i64::from(y));
-        // Two pixels away, so that the lesion's edge can be judged.
-        let near = (-2..=2).any(|dy| (-2..=2).any(|dx| inside(x + dx, y + dy)));
-        let close = (-1..=1).any(|dy| (-1..=1).any(|dx| inside(x + dx, y + dy)));
-        if value == 0 && near && !close { MARK } else { [0; 4] }
-    })
+    let picture = load(png)?;
+    let mask = Mask::new(picture.width() as usize, picture.height() as usize, picture.as_raw().clone());
+    // Two pixels away, so that the lesion's edge can be judged.
+    let ring = mask.dilated(2).without(&mask.dilated(1));
+    paint(&picture, |x, y, _| if ring.get(x as usize, y as usize) { MARK } else { [0; 4] })
 }
 
 /// Danger zones (PNG, not 0 where forbidden) as a veil.

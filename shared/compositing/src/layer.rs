@@ -1,9 +1,11 @@
 //! Lesions laid into the image's frame.
 
-use hiresmed_imaging::{Mask, Plane};
+use hiresmed_imaging::{Mask, Plane, morphology::Bounds};
 
-/// How far blending looks beyond a lesion's mask, in pixels (8-neighbours).
+/// How far blending changes pixels beyond a lesion's mask, in pixels (8-neighbours).
 pub(crate) const MARGIN: usize = 2;
+/// How far blending reads beyond a lesion's mask: the margin, and half the widest window around a pixel of it.
+const REACH: usize = MARGIN + crate::blend::WIDEST_WINDOW / 2;
 
 /// A sampled lesion at its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,8 @@ pub struct Layer {
     pub lesion: Plane,
     /// Union of the lesions' masks; an 8-connected component each, where their masks were connected.
     pub mask: Mask,
+    /// Disjoint boxes that hold all that blending reads and changes.
+    pub(crate) windows: Vec<Bounds>,
 }
 
 impl Layer {
@@ -85,8 +89,54 @@ impl Layer {
             fill(patch, index + 1, &mut lesion, &owner);
         }
         let mask = Mask::from_fn(width, height, |x, y| owner[y * width + x] != 0);
-        Ok(Self { lesion, mask })
+        let windows = disjoint(patches.iter().filter_map(|patch| window(patch, width, height)).collect());
+        Ok(Self { lesion, mask, windows })
     }
+}
+
+/// A layer over a mask that no patches were laid into: one window over everything.
+#[cfg(test)]
+impl Layer {
+    pub(crate) fn over(lesion: Plane, mask: Mask) -> Self {
+        let windows = vec![Bounds { left: 0, top: 0, width: mask.width(), height: mask.height() }];
+        Self { lesion, mask, windows }
+    }
+}
+
+/// The box of a patch's mask in the frame, grown by all that blending reads and cut off at the frame's border; none for an
+/// empty mask. The mask lies inside the frame.
+fn window(patch: &Patch, width: usize, height: usize) -> Option<Bounds> {
+    let bounds = patch.mask.bounds()?;
+    let extent = |start: i64, length: usize, size: usize| {
+        let (first, reach) = (start, REACH as i64);
+        let from = (first - reach).clamp(0, size as i64) as usize;
+        let to = (first + length as i64 + reach).clamp(0, size as i64) as usize;
+        (from, to - from)
+    };
+    let (left, across) = extent(patch.left + bounds.left as i64, bounds.width, width);
+    let (top, down) = extent(patch.top + bounds.top as i64, bounds.height, height);
+    Some(Bounds { left, top, width: across, height: down })
+}
+
+/// Boxes that meet become one, until none do: a pixel is blended once, with all that is near it.
+fn disjoint(mut boxes: Vec<Bounds>) -> Vec<Bounds> {
+    let meet = |a: &Bounds, b: &Bounds| {
+        a.left < b.left + b.width && b.left < a.left + a.width && a.top < b.top + b.height && b.top < a.top + a.height
+    };
+    let mut apart: Vec<Bounds> = Vec::new();
+    while let Some(next) = boxes.pop() {
+        match apart.iter().position(|other| meet(other, &next)) {
+            Some(at) => boxes.push(around(apart.swap_remove(at), next)),
+            None => apart.push(next),
+        }
+    }
+    apart
+}
+
+fn around(a: Bounds, b: Bounds) -> Bounds {
+    let (left, top) = (a.left.min(b.left), a.top.min(b.top));
+    let (right, bottom) = ((a.left + a.width).max(b.left + b.width), (a.top + a.height).max(b.top + b.height));
+    Bounds { left, top, width: right - left, height: bottom - top }
 }
 
 /// Enters the patch's mask into `owner` and checks that it is inside and apart from earlier ones.
@@ -181,6 +231,17 @@ mod tests {
         assert_eq!(error, Error::Outside { lesion: 1, x: -1, y: 0, width: 20, height: 10 });
         assert!(Layer::new(20, 10, &[patch(0.5, 8, 17)]).is_ok());
         assert!(matches!(Layer::new(20, 10, &[patch(0.5, 8, 18)]), Err(Error::Outside { x: 20, .. })));
+    }
+
+    #[test]
+    fn windows_that_meet_become_one() {
+        let layer = |left: i64| Layer::new(100, 40, &[patch(0.5, 20, 4), patch(0.5, 20, left)]).unwrap();
+        // The mask is at columns 5 and 6 of row 21: six pixels around it, cut off at the left border.
+        let first = Bounds { left: 0, top: 15, width: 13, height: 13 };
+        let mut apart = layer(60).windows;
+        apart.sort_by_key(|window| window.left);
+        assert_eq!(apart, [first, Bounds { left: 55, top: 15, width: 14, height: 13 }]);
+        assert_eq!(layer(16).windows, [Bounds { left: 0, top: 15, width: 25, height: 13 }]);
     }
 
     #[test]

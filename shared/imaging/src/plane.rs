@@ -1,5 +1,7 @@
 //! Grey images and masks, row-major, origin at the top left pixel's centre.
 
+use crate::morphology::Bounds;
+
 /// Distance between pixel centres in millimetres (DICOM Pixel Spacing, PS3.3 10.7.1.3: rows first).
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Spacing {
@@ -87,6 +89,32 @@ impl Plane {
         debug_assert!(x < self.width);
         self.data[y * self.width + x] = value;
     }
+
+    /// The pixels in `bounds`, which lies within the plane; the spacing is kept.
+    ///
+    /// # Panics
+    /// Where it does not, as slices do.
+    pub fn cropped(&self, bounds: &Bounds) -> Self {
+        let data = rows(&self.data, self.width, bounds).flatten().copied().collect();
+        Self::new(bounds.width, bounds.height, data).with_spacing(self.spacing)
+    }
+
+    /// Replaces the pixels from column `left` and row `top` on by those of `part`, which must fit.
+    ///
+    /// # Panics
+    /// Where it does not, as slices do.
+    pub fn paste(&mut self, part: &Plane, left: usize, top: usize) {
+        for y in 0..part.height {
+            let start = (top + y) * self.width + left;
+            self.data[start..start + part.width].copy_from_slice(&part.data[y * part.width..(y + 1) * part.width]);
+        }
+    }
+}
+
+/// The part of each row of a row-major image that lies in `bounds`.
+fn rows<'a, T>(data: &'a [T], width: usize, bounds: &Bounds) -> impl Iterator<Item = &'a [T]> {
+    let Bounds { left, top, width: across, height } = *bounds;
+    (top..top + height).map(move |y| &data[y * width + left..y * width + left + across])
 }
 
 /// A binary image, one byte a pixel, 0 or 1, shape `[height, width]`, row-major.
@@ -151,8 +179,35 @@ impl Mask {
         self.data[y * self.width + x] = u8::from(value);
     }
 
+    /// The pixels in `bounds`, which lies within the mask.
+    ///
+    /// # Panics
+    /// Where it does not, as slices do.
+    pub fn cropped(&self, bounds: &Bounds) -> Self {
+        let data = rows(&self.data, self.width, bounds).flatten().copied().collect();
+        Self { width: bounds.width, height: bounds.height, data }
+    }
+
     /// Number of pixels that are set.
     pub fn area(&self) -> usize {
         self.data.iter().map(|&value| usize::from(value)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_cropped_and_pasted_back() {
+        let plane = Plane::new(5, 4, (0..20).map(|value| value as f32).collect());
+        let bounds = Bounds { left: 1, top: 2, width: 3, height: 2 };
+        let part = plane.cropped(&bounds);
+        assert_eq!(part.data(), [11.0, 12.0, 13.0, 16.0, 17.0, 18.0]);
+        let mut copy = Plane::filled(5, 4, -1.0);
+        copy.paste(&part, 1, 2);
+        assert_eq!((copy.at(1, 2), copy.at(3, 3), copy.at(0, 2), copy.at(4, 3)), (11.0, 18.0, -1.0, -1.0));
+        let mask = Mask::from_fn(5, 4, |x, y| x == 3 && y == 2);
+        assert_eq!(mask.cropped(&bounds).data(), [0, 0, 1, 0, 0, 0]);
     }
 }

@@ -3,6 +3,7 @@
 //! This crate owns how a network is stored and run; it knows nothing of what a network is for (`models`), of images or of
 //! jobs. Nothing here is asynchronous: a caller that is runs it on a thread of its own.
 
+mod arena;
 pub mod contract;
 pub mod onnx;
 pub mod package;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::session::Provider;
+use crate::{arena, session::Provider};
 
 /// Environment variable that names the folder of native libraries.
 pub const RUNTIMES_VARIABLE: &str = "HIRESMED_RUNTIMES";
@@ -93,6 +93,7 @@ impl Runtime {
             .map_err(|error| unloadable(error.to_string()))?;
         // The environment's own threshold; without it every message of every level crosses into the logger.
         environment.set_log_level(ort::logging::LogLevel::Warning);
+        arena::register(&environment).map_err(|error| unloadable(error.to_string()))?;
         let version = version(path).map_err(|error| unloadable(error.to_string()))?;
         let runtime = Self { environment, path: path.to_owned(), version };
         tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime is loaded");

@@ -9,6 +9,7 @@ use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
+use crate::arena;
 use crate::onnx::{Dim, Port};
 use crate::runtime::Runtime;
 use crate::tensor::{self, ElementType, Tensor};
@@ -114,7 +115,8 @@ pub struct SessionOptions {
     pub lanes: usize,
     /// Where to run.
     pub provider: Provider,
-    /// Whether host memory is kept between runs in an arena (faster) or given back after each (smaller).
+    /// Whether host memory is kept between runs in the process's arena, which all such sessions share (faster), or given back
+    /// after each run (for a session that is run once).
     pub arena: bool,
 }
 
@@ -325,6 +327,9 @@ impl Session {
             .with_deterministic_compute(true)?
             // Image sizes vary between requests: a memory plan made for one size would be held beside the next.
             .with_memory_pattern(false)?;
+        if options.arena {
+            builder = builder.with_config_entry(arena::OPTION.0, arena::OPTION.1)?;
+        }
         if options.threads > 0 {
             builder = builder.with_intra_threads(options.threads)?;
         }

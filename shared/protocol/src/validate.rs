@@ -152,6 +152,7 @@ impl Check {
                            version does not have";
             self.fault("background.mode", "\"sample\"", allowed);
         }
+        self.whole("background.draws", request.background.draws.unwrap_or(1).into(), 1..=64);
         self.placement(request);
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);

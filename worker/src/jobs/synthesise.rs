@@ -2,7 +2,10 @@
 
 use std::{
     panic::resume_unwind,
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use hiresmed_inference::Provider;
@@ -18,7 +21,7 @@ use tracing::Span;
 use super::{Context, Failure, Run};
 use crate::{
     environment::Environment,
-    pipeline::{Clock, Pipeline},
+    pipeline::{Clock, Pipeline, Scene, Scenes},
 };
 
 /// Images that are made at a time at most: each lane holds the networks' sessions and their memory (300 to 350 MB at 512²).
@@ -33,7 +36,8 @@ impl Run for SynthesiseImages {
         context.check()?;
         let lanes = lanes(environment, self.images.count);
         let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes)?;
-        let work = Work { job: self, pipeline: &pipeline, environment, context, tasks: self.tasks().collect() };
+        let (tasks, scenes) = (self.tasks().collect(), Scenes::new(lanes));
+        let work = Work { job: self, pipeline: &pipeline, environment, context, tasks, scenes };
         let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let (mut clock, mut made) = (Clock::default(), Vec::new());
         let span = Span::current();
@@ -84,6 +88,7 @@ struct Work<'a> {
     environment: &'a Environment,
     context: &'a Context,
     tasks: Vec<(ImageIndex, Option<&'a Object>)>,
+    scenes: Scenes,
 }
 
 impl Work<'_> {
@@ -93,10 +98,7 @@ impl Work<'_> {
         while !stop.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(&(index, input)) = self.tasks.get(number) else { break };
-            let result = self
-                .context
-                .check()
-                .and_then(|()| image(self.pipeline, self.environment, self.context, &mut clock, index, input));
+            let result = self.context.check().and_then(|()| self.image(&mut clock, index, input));
             match &result {
                 Ok(_) => self.context.report(Happening::ImageDone { index }),
                 Err(Failure::Permanent { stage, reason }) if self.job.request.on_failure == OnFailure::Continue => {
@@ -111,40 +113,38 @@ impl Work<'_> {
         }
         (clock, made)
     }
-}
 
-/// One image through all stages. Its failure concerns no other image.
-fn image(
-    pipeline: &Pipeline,
-    environment: &Environment,
-    context: &Context,
-    clock: &mut Clock,
-    index: ImageIndex,
-    input: Option<&Object>,
-) -> Result<Made, Failure> {
-    let enter = |stage| context.progress(stage, 0, 1);
-
-    enter(Stage::Inputs);
-    let source = clock.time(Stage::Inputs, || pipeline.input(environment, input)).map_err(|f| f.at(Stage::Inputs))?;
-    enter(Stage::Background);
-    let background =
-        clock.time(Stage::Background, || pipeline.background(&source)).map_err(|f| f.at(Stage::Background))?;
-    enter(Stage::Lesions);
-    let lesions = clock
-        .time(Stage::Lesions, || pipeline.lesions(index, background.spacing_mm()))
-        .map_err(|f| f.at(Stage::Lesions))?;
-    enter(Stage::Placement);
-    let placement = clock
-        .time(Stage::Placement, || pipeline.placement(index, &background, &lesions))
-        .map_err(|f| f.at(Stage::Placement))?;
-    enter(Stage::Composite);
-    let composite = clock
-        .time(Stage::Composite, || pipeline.composite(&background, &lesions, &placement))
-        .map_err(|f| f.at(Stage::Composite))?;
-    enter(Stage::Outputs);
-    clock
-        .time(Stage::Outputs, || {
-            pipeline.outputs(environment, context, index, &source, &background, &lesions, &placement, &composite)
+    /// One image through all stages. Its failure concerns no other image.
+    fn image(&self, clock: &mut Clock, index: ImageIndex, input: Option<&Object>) -> Result<Made, Failure> {
+        let scene = match input {
+            Some(object) => self.scenes.get_or_make(object.sha256, || self.scene(clock, input))?,
+            None => Arc::new(self.scene(clock, None)?),
+        };
+        let spacing_mm = scene.background.spacing_mm();
+        let lesions = self.stage(clock, Stage::Lesions, |pipeline| pipeline.lesions(index, spacing_mm))?;
+        let places = self.stage(clock, Stage::Placement, |pipeline| pipeline.placement(index, &scene, &lesions))?;
+        let composite =
+            self.stage(clock, Stage::Composite, |pipeline| pipeline.composite(&scene.background, &lesions, &places))?;
+        self.stage(clock, Stage::Outputs, |pipeline| {
+            pipeline.outputs(self.environment, self.context, index, &scene, &lesions, &places, &composite)
         })
-        .map_err(|f| f.at(Stage::Outputs))
+    }
+
+    /// The background of a source, and where lesions may be in it.
+    fn scene(&self, clock: &mut Clock, input: Option<&Object>) -> Result<Scene, Failure> {
+        let source = self.stage(clock, Stage::Inputs, |pipeline| pipeline.input(self.environment, input))?;
+        let background = self.stage(clock, Stage::Background, |pipeline| pipeline.background(&source))?;
+        let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
+        Ok(Scene { source_sha256: source.sha256, background, anatomy })
+    }
+
+    fn stage<T>(
+        &self,
+        clock: &mut Clock,
+        stage: Stage,
+        work: impl FnOnce(&Pipeline) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.context.progress(stage, 0, 1);
+        clock.time(stage, || work(self.pipeline)).map_err(|failure| failure.at(stage))
+    }
 }

@@ -1,19 +1,16 @@
 //! Stage 2: a background, decoded from the tokens of its source.
 
 use hiresmed_imaging::{Plane, Spacing};
-use hiresmed_inference::{DeviceTensor, Tensor};
 use hiresmed_protocol::outcome::Stage;
 
 use super::{Pipeline, Source};
 use crate::jobs::Failure;
 
-/// A background, on the host for placement and on the networks' device for the blend.
+/// A background, on the host.
 #[derive(Debug)]
 pub struct Background {
     /// Shape of the request, nominally in [-1, 1] (a decoder may overshoot; stored values are clamped).
     pub plane: Plane,
-    /// The same pixels as `[1, 1, height, width]`, where the decoder left them.
-    pub device: DeviceTensor,
     /// Distance of pixel centres.
     pub spacing: Spacing,
 }
@@ -34,24 +31,19 @@ impl Pipeline {
         let fail = |error: anyhow::Error| Failure::permanent(Stage::Background, error);
         let images = std::slice::from_ref(&source.plane);
         let device = self.autoencoder.reconstruct_on_device(images).map_err(|error| fail(error.into()))?;
-        let (plane, device) = match device {
+        let plane = match device {
             Some(device) => {
                 let (_, data) = device
                     .to_host()
                     .map_err(anyhow::Error::from)
                     .and_then(|tensor| Ok(tensor.into_f32()?))
                     .map_err(fail)?;
-                (Plane::new(source.plane.width(), source.plane.height(), data), device)
+                Plane::new(source.plane.width(), source.plane.height(), data)
             }
             // A site's own model that only reconstructs, or a size that its stride does not divide.
             None => {
                 let mut planes = self.autoencoder.reconstruct(images).map_err(|error| fail(error.into()))?;
-                let plane = planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?;
-                let device = Tensor::f32([1, 1, plane.height(), plane.width()], plane.data().to_vec())
-                    .map_err(anyhow::Error::from)
-                    .and_then(|tensor| Ok(DeviceTensor::from_host(tensor)?))
-                    .map_err(fail)?;
-                (plane, device)
+                planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?
             }
         };
         if plane.data().iter().any(|value| !value.is_finite()) {
@@ -59,6 +51,6 @@ impl Pipeline {
                 "the model returned pixels that are not finite numbers; check its package"
             )));
         }
-        Ok(Background { plane: plane.with_spacing(Some(source.spacing)), device, spacing: source.spacing })
+        Ok(Background { plane: plane.with_spacing(Some(source.spacing)), spacing: source.spacing })
     }
 }

@@ -1,4 +1,4 @@
-//! Stage 5: lesions blended into their background, on the device where the background was made.
+//! Stage 5: lesions blended into their background.
 
 use hiresmed_compositing::{Layer, Patch};
 use hiresmed_imaging::{Mask, Plane};
@@ -43,8 +43,7 @@ impl Pipeline {
             .collect();
         let (width, height) = (background.plane.width(), background.plane.height());
         let layer = Layer::new(width, height, &patches)?;
-        let (_, data) = self.compositor.composite_bound(&background.device, &layer)?.to_host()?.into_f32()?;
-        let plane = Plane::new(width, height, data).with_spacing(background.plane.spacing);
+        let plane = self.compositor.composite(&background.plane, &layer)?;
         Ok(Composite { plane, mask: layer.mask })
     }
 }

@@ -11,6 +11,7 @@ mod lesions;
 mod models;
 mod outputs;
 mod placement;
+mod scene;
 
 use hiresmed_protocol::{ImageIndex, noise, noise::Purpose, request::Synthesise};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -23,6 +24,7 @@ pub use self::{
     lesions::Sampled,
     models::{Locator, Pipeline},
     placement::{Anatomy, Placed},
+    scene::{Scene, Scenes},
 };
 
 /// The generator for one purpose of one image.

@@ -14,7 +14,7 @@ use hiresmed_protocol::{
     request::{Modality, TransferSyntax},
 };
 
-use super::{Background, Composite, Pipeline, Placed, Sampled, Source};
+use super::{Background, Composite, Pipeline, Placed, Sampled, Scene};
 use crate::{
     Environment,
     jobs::{Context, Failure},
@@ -50,13 +50,12 @@ impl Pipeline {
         environment: &Environment,
         context: &Context,
         index: ImageIndex,
-        source: &Source,
-        background: &Background,
+        scene: &Scene,
         lesions: &[Sampled],
         places: &Placed,
         composite: &Composite,
     ) -> Result<(Image, Vec<Output>), Failure> {
-        let wanted = self.request.output;
+        let (wanted, background) = (self.request.output, &scene.background);
         let lesions = self.describe(background, lesions, places)?;
         let mut writer = Writer { environment, context, stem: index.stem(), outputs: Vec::new() };
         let dicom = self.dicom(context, index, &composite.plane, "composite")?;
@@ -90,7 +89,7 @@ impl Pipeline {
             danger_zones,
             candidates,
             yolo,
-            input_sha256: Some(source.sha256),
+            input_sha256: Some(scene.source_sha256),
             mode: self.request.background.mode,
             blend: self.request.blend,
             spacing_mm: [background.spacing.row_mm, background.spacing.column_mm],

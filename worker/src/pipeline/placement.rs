@@ -1,6 +1,6 @@
 //! Stage 4: places where anatomy allows a lesion (paper, equations 14 to 16).
 
-use hiresmed_compositing::placement::{self, Candidates, Placer, Refusal, Rules, Scene};
+use hiresmed_compositing::placement::{self, Candidates, Placer, Refusal, Rules};
 use hiresmed_imaging::{Mask, Plane, body};
 use hiresmed_protocol::{
     ImageIndex,
@@ -9,7 +9,7 @@ use hiresmed_protocol::{
     request::{Location, Rule},
 };
 
-use super::{Background, Locator, Pipeline, Sampled, generator};
+use super::{Background, Locator, Pipeline, Sampled, Scene, generator};
 use crate::jobs::Failure;
 
 /// Clear millimetres between a lesion and the image's edge: a lesion that is cut off has no size.
@@ -41,8 +41,8 @@ pub struct Anatomy {
 
 impl Anatomy {
     /// As placement wants it.
-    pub fn scene(&self) -> Scene<'_> {
-        Scene { weights: &self.weights, permissible: &self.permissible, body: &self.body }
+    pub fn scene(&self) -> placement::Scene<'_> {
+        placement::Scene { weights: &self.weights, permissible: &self.permissible, body: &self.body }
     }
 }
 
@@ -67,17 +67,11 @@ impl Locator {
 }
 
 impl Pipeline {
-    /// Places the lesions, pinned ones first. A drawn lesion beyond the least number that was asked for is left out where
-    /// it has no room; any other without room fails the image.
+    /// What is known of a background before any lesion is placed on it.
     ///
     /// # Errors
-    /// Permanent, with the reason of the refusal.
-    pub fn placement(
-        &self,
-        index: ImageIndex,
-        background: &Background,
-        lesions: &[Sampled],
-    ) -> Result<Placed, Failure> {
+    /// As [`Locator::anatomy`].
+    pub fn anatomy(&self, background: &Background) -> Result<Anatomy, Failure> {
         if self.request.placement.location != Location::Density {
             return Err(Failure::permanent(
                 Stage::Placement,
@@ -86,7 +80,16 @@ impl Pipeline {
                 ),
             ));
         }
-        let anatomy = self.locator.anatomy(&background.plane)?;
+        self.locator.anatomy(&background.plane)
+    }
+
+    /// Places the lesions, pinned ones first. A drawn lesion beyond the least number that was asked for is left out where
+    /// it has no room; any other without room fails the image.
+    ///
+    /// # Errors
+    /// Permanent, with the reason of the refusal.
+    pub fn placement(&self, index: ImageIndex, scene: &Scene, lesions: &[Sampled]) -> Result<Placed, Failure> {
+        let Scene { background, anatomy, .. } = scene;
         let refuse = |n: usize, error: Refusal| {
             Failure::permanent(Stage::Placement, anyhow::Error::new(error).context(format!("lesion {}", n + 1)))
         };
@@ -121,7 +124,7 @@ impl Pipeline {
             // A first lesion that was pinned by force may fit nowhere else.
             candidates: candidates
                 .unwrap_or_else(|_| Plane::filled(background.plane.width(), background.plane.height(), 0.0)),
-            permissible: anatomy.permissible,
+            permissible: anatomy.permissible.clone(),
         })
     }
 

@@ -12,8 +12,8 @@ pub(super) const RAMP_SIGMA: f32 = 1.2;
 pub(super) const RAMP_SIDE: usize = 5;
 /// Standard deviation of the window in which the feather compares levels along the edge, pixels.
 pub(super) const LEVEL_SIGMA: f32 = 2.0;
-/// Side of that window.
-pub(super) const LEVEL_SIDE: usize = 9;
+/// Side of that window, the widest of all kernels.
+pub(crate) const LEVEL_SIDE: usize = 9;
 /// Weight below which the window has seen no edge: deep inside a large lesion there is nothing to compare.
 pub(super) const LEVEL_FLOOR: f32 = 1e-4;
 

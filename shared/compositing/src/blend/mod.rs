@@ -14,6 +14,7 @@ mod reference;
 
 pub use compositor::Compositor;
 pub use graph::graph;
+pub(crate) use kernel::LEVEL_SIDE as WIDEST_WINDOW;
 pub use reference::reference;
 
 use serde::{Deserialize, Serialize};

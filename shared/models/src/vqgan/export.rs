@@ -65,6 +65,10 @@ pub fn export(config: &Config, weights: &Weights) -> Result<Graphs, Error> {
     Ok(Graphs { encoder, decoder, reconstruct })
 }
 
+/// The nearest code is looked for in so many strips of rows one after the other: the scores of all tokens with all codes at once
+/// would be the largest tensor of all, 64 MiB for an image of 512 x 512 at stride 4.
+const SEARCH_PARTS: i64 = 16;
+
 /// Writes layers with the weights at a path, mirroring the networks of training.
 struct Writer<'a> {
     graph: Graph,
@@ -199,8 +203,22 @@ impl Writer<'_> {
         let codes = self.codes();
         let codes = self.graph.transpose(&codes, &[1, 0]);
         let h = self.graph.transpose(&h, &[0, 2, 3, 1]);
-        let scores = self.graph.matmul(&h, &codes);
-        self.graph.argmax(&scores, -1, false)
+        let rows = self.graph.shape(&h);
+        let rows = self.graph.slice(&rows, 0, 1, 2);
+        let parts: Vec<Value> = (0..SEARCH_PARTS)
+            .map(|part| {
+                // Rows r * part / parts and on: as equal as can be, some empty where there are fewer rows than parts.
+                let [start, end] = [part, part + 1].map(|bound| {
+                    let (bound, parts) = (self.graph.integers(&[bound]), self.graph.integers(&[SEARCH_PARTS]));
+                    let scaled = self.graph.mul(&rows, &bound);
+                    self.graph.div(&scaled, &parts)
+                });
+                let h = self.graph.slice_at(&h, &start, &end, &[1]);
+                let scores = self.graph.matmul(&h, &codes);
+                self.graph.argmax(&scores, -1, false)
+            })
+            .collect();
+        self.graph.concat(&parts.iter().collect::<Vec<_>>(), 1)
     }
 
     /// Unit codes, `[codes, latent]`; encoder and decoder of one graph share them.

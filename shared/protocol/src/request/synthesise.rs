@@ -180,6 +180,10 @@ pub struct Background {
     /// Default `reconstruct`.
     #[serde(default)]
     pub mode: BackgroundMode,
+    /// How many images in a row are made from one background, each with lesions of its own: 1 to 64. A background takes most of
+    /// an image's time. Default: as many as each input has to be used anyway for `count` images, at most 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draws: Option<u32>,
 }
 
 /// Where a background's tokens come from.
