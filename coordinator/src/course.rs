@@ -35,23 +35,30 @@ impl Course {
         self.jobs.insert(job.id.clone(), Entry { job, state: State::Ready });
     }
 
-    /// Jobs to publish now, so that at most `window` are in flight; those whose wait is over come first.
-    pub(crate) fn take(&mut self, window: usize, now: Instant) -> Vec<Job> {
+    /// Jobs that could be published now: those whose wait is over count.
+    pub(crate) fn ready(&mut self, now: Instant) -> usize {
         for (id, entry) in &mut self.jobs {
             if matches!(entry.state, State::Waiting(until) if until <= now) {
                 entry.state = State::Ready;
                 self.ready.push_front(id.clone());
             }
         }
-        let mut free = window.saturating_sub(self.in_flight().count());
-        let mut taken = Vec::new();
-        while free > 0 {
-            let Some(id) = self.ready.pop_front() else { break };
-            // A job that was settled while it was ready has left its id behind.
-            let Some(entry) = self.jobs.get_mut(&id).filter(|entry| entry.state == State::Ready) else { continue };
-            entry.state = State::InFlight;
-            taken.push(entry.job.clone());
-            free -= 1;
+        // A job that was settled while it was ready has left its id behind.
+        let jobs = &self.jobs;
+        self.ready.retain(|id| jobs.get(id).is_some_and(|entry| entry.state == State::Ready));
+        self.ready.len()
+    }
+
+    /// The first `count` of the ready jobs, in flight from now on; those whose wait is over come first.
+    pub(crate) fn take(&mut self, count: usize, now: Instant) -> Vec<Job> {
+        let count = count.min(self.ready(now));
+        let ids: Vec<JobId> = self.ready.drain(..count).collect();
+        let mut taken = Vec::with_capacity(count);
+        for id in ids {
+            if let Some(entry) = self.jobs.get_mut(&id) {
+                entry.state = State::InFlight;
+                taken.push(entry.job.clone());
+            }
         }
         taken
     }
@@ -144,12 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn the_window_bounds_what_is_in_flight() {
+    fn no_more_is_taken_than_is_given() {
         let (mut course, now) = (course(5), Instant::now());
         assert_eq!(numbers(&course.take(2, now)), ["t00000", "t00001"]);
-        assert!(course.take(2, now).is_empty());
-        course.settle(&job(0).id);
-        assert_eq!(numbers(&course.take(2, now)), ["t00002"]);
+        assert_eq!((course.ready(now), course.in_flight().count()), (3, 2));
+        course.settle(&job(2).id);
+        assert_eq!(numbers(&course.take(9, now)), ["t00003", "t00004"]);
     }
 
     #[test]
@@ -160,7 +167,7 @@ mod tests {
         course.delay(&job(0).id, 1, until);
         assert_eq!(course.due(), Some(until));
         assert_eq!(numbers(&course.take(1, now)), ["t00001"]);
-        let again = course.take(2, until);
+        let again = course.take(1, until);
         assert_eq!((numbers(&again), again[0].attempt), (vec!["t00000"], 1));
     }
 

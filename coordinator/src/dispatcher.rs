@@ -9,7 +9,7 @@ use std::{
 };
 
 use hiresmed_protocol::{
-    Class, Event, Happening, RequestId, SiteId, VERSION,
+    Class, Event, Happening, Request, RequestId, SiteId, VERSION,
     event::Control,
     job::{Kind, queue as queue_name},
 };
@@ -20,13 +20,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, Ledger, Planner, ledger::Cancellation, status};
 
 mod run;
+mod shares;
 
 use run::Run;
+pub use shares::Shares;
 
 /// How a dispatcher behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// At most so many jobs of a request are in flight.
+    /// At most so many jobs of a queue are in flight. Enough that no worker waits for the coordinator; a request that comes later
+    /// waits behind so many.
     pub window: usize,
     /// How often a job is tried that fails for a while, before it is given up.
     pub attempts: u32,
@@ -93,6 +96,8 @@ pub struct Dispatcher {
     queue: Arc<dyn Queue>,
     site: SiteId,
     options: Options,
+    shares: Arc<Shares>,
+    weight: f64,
     started: OffsetDateTime,
 }
 
@@ -100,7 +105,13 @@ impl Dispatcher {
     /// A dispatcher for the requests of `site`.
     pub fn new(ledger: Ledger, queue: Arc<dyn Queue>, site: SiteId, options: Options) -> Self {
         let planner = Planner::new(ledger.clone(), site.clone());
-        Self { ledger, planner, queue, site, options, started: OffsetDateTime::now_utc() }
+        let (shares, started) = (Shares::new(options.window), OffsetDateTime::now_utc());
+        Self { ledger, planner, queue, site, options, shares, weight: 1.0, started }
+    }
+
+    /// The same dispatcher with the workers shared with those of other requests; its site counts with `weight`.
+    pub fn sharing(self, shares: Arc<Shares>, weight: f64) -> Self {
+        Self { shares, weight, ..self }
     }
 
     /// Declares the queues of all kinds and classes. Done early: workers consume from them.
@@ -141,6 +152,7 @@ impl Dispatcher {
         let mut events = self.queue.subscribe(&Event::topics_of(id)).await?;
         let mut run = Run::reconcile(self, request, &plan).await?;
         run.announce(Happening::Planned { jobs: plan.jobs.len() as u64, images: plan.images() }).await;
+        let ticket = self.shares.join(id, &self.site, self.weight, queue_of(run.request()));
         let mut poll = tokio::time::interval(self.options.poll);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -150,7 +162,7 @@ impl Dispatcher {
             if let Some(ending) = run.ending().await? {
                 return Ok(ending);
             }
-            run.publish().await?;
+            run.publish(&ticket).await?;
             let due = run.due().map(tokio::time::Instant::from_std);
             tokio::select! {
                 () = stop.cancelled() => return Ok(Ending::Stopped),
@@ -159,6 +171,7 @@ impl Dispatcher {
                     Err(_) => events = self.queue.subscribe(&Event::topics_of(id)).await?,
                 },
                 () = sleep_until(due) => {}
+                () = ticket.granted() => {}
                 _ = poll.tick() => run.look().await?,
             }
         }
@@ -209,6 +222,14 @@ impl Dispatcher {
 pub fn queues() -> Vec<String> {
     let classes = [Class::Interactive, Class::Batch];
     classes.iter().flat_map(|class| Kind::ALL.iter().map(|kind| queue_name(*kind, *class))).collect()
+}
+
+/// The queue of all jobs of a request.
+fn queue_of(request: &Request) -> String {
+    match request {
+        Request::Synthesise(request) => queue_name(Kind::Synthesise, request.class),
+        Request::Train(request) => queue_name(Kind::TrainRound, request.class),
+    }
 }
 
 fn early(cancellation: Cancellation) -> Ending {

@@ -23,6 +23,9 @@ use crate::{
     record::{self, Record},
 };
 
+/// Of so many deliveries one is looked for in the queues in reverse order, so that work nobody waits for goes on as well.
+const PATIENCE: usize = 5;
+
 /// Wait before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -58,7 +61,7 @@ pub struct Worker {
 impl Worker {
     /// Works until `drain` is cancelled: then it takes nothing more, hands back what runs and waits for that.
     ///
-    /// `queues` are named in the order of their precedence.
+    /// `queues` are named in the order of their precedence; where all have work, the last is not left without any.
     ///
     /// # Errors
     /// [`Error::Record`] when outcomes cannot be made durable, [`Error::Queue`] when the queues are missing.
@@ -106,13 +109,15 @@ impl Worker {
         running: &mut JoinSet<Result<(), Error>>,
         drain: &CancellationToken,
     ) -> Result<(), Error> {
+        let mut turn = 0;
         loop {
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return Ok(()),
                 Some(ended) = running.join_next() => settled(ended)?,
-                taken = next(consumers, permits) => {
+                taken = next(consumers, permits, turn) => {
                     let (delivery, permit) = taken?;
+                    turn += 1;
                     let (worker, cancellations, drain) = (self.clone(), cancellations.clone(), drain.clone());
                     running.spawn(async move {
                         let result = worker.handle(delivery, &cancellations, drain).await;
@@ -163,10 +168,12 @@ impl Worker {
     }
 }
 
-/// The next delivery, from the first queue that has one, once there is room for its job.
+/// The next delivery, from the first queue that has one, once there is room for its job; in the last of some turns from the
+/// last queue that has one.
 async fn next(
     consumers: &mut VecDeque<Box<dyn Consumer>>,
     permits: &Arc<Semaphore>,
+    turn: usize,
 ) -> Result<(Delivery, OwnedSemaphorePermit), Error> {
     let Ok(permit) = permits.clone().acquire_owned().await else {
         // Nobody closes the semaphore.
@@ -175,7 +182,11 @@ async fn next(
     if consumers.is_empty() {
         return std::future::pending().await;
     }
-    let (delivery, _, _) = select_all(consumers.iter_mut().map(|consumer| consumer.next())).await;
+    let mut deliveries: Vec<_> = consumers.iter_mut().map(|consumer| consumer.next()).collect();
+    if turn % PATIENCE == PATIENCE - 1 {
+        deliveries.reverse();
+    }
+    let (delivery, _, _) = select_all(deliveries).await;
     Ok((delivery?, permit))
 }
 

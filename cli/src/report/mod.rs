@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hiresmed_imaging::{Plane, Window, dicom, files::write_atomically};
+use hiresmed_imaging::{Mask, Plane, Window, dicom, files::write_atomically, raster};
 use hiresmed_protocol::{Manifest, manifest::Image};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -46,6 +46,18 @@ struct Picture {
     zones: String,
     candidates: String,
     lesions: Vec<Lesion>,
+    scores: Option<Scores>,
+}
+
+/// What the lesions changed: the image against its own background, in the precision of the delivered files. None where no
+/// background was delivered.
+#[derive(Serialize)]
+struct Scores {
+    /// PSNR in dB over the window's width; null where nothing differs.
+    psnr: Option<f64>,
+    ssim: f64,
+    /// SSIM averaged outside the lesions' masks: 1 where nothing but the lesions was touched.
+    ssim_outside_mask: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -137,8 +149,13 @@ fn picture(folder: &Path, image: &Image) -> Result<(Picture, Plane)> {
         None => Ok(pictures::NOTHING.to_owned()),
     };
     let name = Path::new(&image.file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let scores = match (&image.background, &image.mask) {
+        (Some(_), Some(mask)) => Some(scores(&composite, &background, &raster::read_mask(&folder.join(&mask.file))?)?),
+        _ => None,
+    };
     let picture = Picture {
         name,
+        scores,
         input: image.input_sha256.as_ref().map_or_else(|| "sampled".to_owned(), |digest| digest.short()),
         seed: format!("{} / {}", image.seed, image.index.0),
         sha256: image.sha256.to_string(),
@@ -159,6 +176,15 @@ fn picture(folder: &Path, image: &Image) -> Result<(Picture, Plane)> {
             .collect(),
     };
     Ok((picture, background))
+}
+
+/// Width of [-1, 1], over which delivered planes are normalised.
+const DATA_RANGE: f64 = 2.0;
+
+fn scores(composite: &Plane, background: &Plane, mask: &Mask) -> Result<Scores> {
+    let psnr = hiresmed_scores::psnr(composite, background, DATA_RANGE)?;
+    let map = hiresmed_scores::ssim_map(composite, background, DATA_RANGE)?;
+    Ok(Scores { psnr: psnr.is_finite().then_some(psnr), ssim: map.mean(), ssim_outside_mask: map.mean_outside(mask)? })
 }
 
 /// A delivered image, normalised to [-1, 1] over the window that it was made in.

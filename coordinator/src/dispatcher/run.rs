@@ -13,7 +13,7 @@ use hiresmed_protocol::{
 use hiresmed_services::queue::{DeadLetter, Message, Notice};
 use tracing::{info, warn};
 
-use super::{Dispatcher, Ending, after, event, happened};
+use super::{Dispatcher, Ending, after, event, happened, shares::Ticket};
 use crate::{Error, course::Course, judge, rounds};
 
 /// Dead letters looked at in one go.
@@ -29,6 +29,8 @@ pub(super) struct Run<'a> {
     failures: u64,
     /// Why a training round failed: no other follows.
     broken: Option<String>,
+    /// Worker-seconds of the attempts that ended since the last [`Run::publish`].
+    ended: Vec<f64>,
 }
 
 impl<'a> Run<'a> {
@@ -36,7 +38,16 @@ impl<'a> Run<'a> {
     pub(super) async fn reconcile(dispatcher: &'a Dispatcher, request: Request, plan: &Plan) -> Result<Self, Error> {
         let id = plan.request.clone();
         let outcomes = dispatcher.ledger.outcomes(&id).await?;
-        let mut run = Self { dispatcher, id, request, course: Course::default(), images: 0, failures: 0, broken: None };
+        let mut run = Self {
+            dispatcher,
+            id,
+            request,
+            course: Course::default(),
+            images: 0,
+            failures: 0,
+            broken: None,
+            ended: Vec::new(),
+        };
         for job in &plan.jobs {
             let mut next = Some(job.clone());
             while let Some(job) = next.take() {
@@ -54,6 +65,10 @@ impl<'a> Run<'a> {
 
     pub(super) fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    pub(super) fn request(&self) -> &Request {
+        &self.request
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
@@ -74,9 +89,11 @@ impl<'a> Run<'a> {
         Ok(Some(Ending::Completed { images, failures }))
     }
 
-    /// Publishes what the window has room for.
-    pub(super) async fn publish(&mut self) -> Result<(), Error> {
-        let jobs = self.course.take(self.dispatcher.options.window, Instant::now());
+    /// Publishes as many jobs as are given places.
+    pub(super) async fn publish(&mut self, ticket: &Ticket) -> Result<(), Error> {
+        let (now, ended) = (Instant::now(), std::mem::take(&mut self.ended));
+        let (in_flight, ready) = (self.course.in_flight().count(), self.course.ready(now));
+        let jobs = self.course.take(ticket.update(in_flight, ready, &ended), now);
         let mut batches: BTreeMap<String, Vec<Job>> = BTreeMap::new();
         for job in jobs {
             batches.entry(job.queue()).or_default().push(job);
@@ -165,6 +182,7 @@ impl<'a> Run<'a> {
         let attempts = self.dispatcher.ledger.attempts(&self.id, id).await?;
         let current = attempts.iter().filter(|attempt| attempt.attempt == job.attempt);
         let Some((reason, outcome)) = current.filter_map(failed_for_a_while).next_back() else { return Ok(()) };
+        self.ended.push(outcome.0.duration_ms as f64 / 1000.0);
         let tried = job.attempt + 1 - self.dispatcher.ledger.first_attempt(&self.id, id).await?.min(job.attempt);
         if tried < self.dispatcher.options.attempts {
             // The reason may name a site's files: it stays in the store.
@@ -210,6 +228,7 @@ impl<'a> Run<'a> {
 
     async fn settled(&mut self, outcome: &Outcome) -> Result<(), Error> {
         let Some(job) = self.course.settle(&outcome.job) else { return Ok(()) };
+        self.ended.push(outcome.duration_ms as f64 / 1000.0);
         if let Some(next) = self.count(&job, outcome).await? {
             self.add(next).await?;
         }

@@ -25,7 +25,10 @@ fn a_demo_delivers_what_it_promises() {
     }
     let names: BTreeSet<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().starts_with('.')), "nothing is left behind: {names:?}");
-    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("<html"));
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<html"));
+    let scores: Vec<f64> = page.split("\"ssim_outside_mask\":").skip(1).map(number).collect();
+    assert!(scores.len() == 3 && scores.iter().all(|score| (0.99..=1.0).contains(score)), "{scores:?}");
 
     let again = bench.path("again");
     bench.run(&["demo", "--out", again.to_str().unwrap(), "--count", "3", "--seed", "5"]).expect(0);
@@ -50,6 +53,11 @@ fn a_second_demo_in_a_folder_leaves_nothing_of_the_first() {
     fs::remove_file(out.join("labels-yolo/classes.txt")).unwrap();
     demo(&clean, "1", "2");
     Delivered::read(&out).equals(&Delivered::read(&clean), "in a folder that was used before");
+}
+
+/// The number that `text` begins with.
+fn number(text: &str) -> f64 {
+    text.split([',', '}']).next().unwrap().parse().unwrap()
 }
 
 fn stems(out: &Path, folder: &str, ending: &str) -> BTreeSet<String> {
