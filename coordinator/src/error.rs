@@ -69,6 +69,9 @@ pub enum Error {
         /// What is wrong.
         cause: String,
     },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system: {0}; a key cannot be made now")]
+    Randomness(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use hiresmed_protocol::{Attempt, Digest, JobId, Outcome, Plan, Request, RequestId, VERSION, keys};
+use hiresmed_protocol::{Attempt, Digest, JobId, Outcome, Plan, Request, RequestId, SiteId, VERSION, keys};
 use hiresmed_services::store::{self, Put, Store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -26,6 +26,16 @@ pub struct Cancellation {
     /// Whether images failed and the request's `on_failure = "stop"` ended it, not a person.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
+}
+
+/// That a request is a site's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owned {
+    /// The protocol's version: 1.
+    pub version: u32,
+    /// When it was accepted, UTC, RFC 3339.
+    pub created_at: String,
 }
 
 /// A person's decision to try a failed job again.
@@ -151,7 +161,85 @@ impl Ledger {
         let attempt = last.map_or(0, |last| last + 1);
         let content = self.document(&Retried { version: VERSION, attempt })?;
         self.store.put(&retried(request, job), content).await?;
+        self.store.delete(&discarded(request, job)).await?;
         Ok(self.store.delete(&keys::done(request, job)).await?)
+    }
+
+    /// Takes a failed job off the list of dead letters; it stays failed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn discard(&self, request: &RequestId, job: &JobId) -> Result<(), Error> {
+        self.create(&discarded(request, job), &VERSION).await?;
+        Ok(())
+    }
+
+    /// Whether a failed job was taken off the list of dead letters.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn is_discarded(&self, request: &RequestId, job: &JobId) -> Result<bool, Error> {
+        Ok(self.store.head(&discarded(request, job)).await?.is_some())
+    }
+
+    /// Records that a request is `site`'s. The first record stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn own(&self, site: &SiteId, request: &RequestId, created_at: &str) -> Result<(), Error> {
+        let owned = Owned { version: VERSION, created_at: created_at.to_owned() };
+        self.create(&keys::owned(site, request), &owned).await?;
+        Ok(())
+    }
+
+    /// The record that a request is `site`'s; `None` where it is not, or does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Document`], the store's.
+    pub async fn owned(&self, site: &SiteId, request: &RequestId) -> Result<Option<Owned>, Error> {
+        self.read(&keys::owned(site, request)).await
+    }
+
+    /// Ids of a site's requests, sorted.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn requests_of(&self, site: &SiteId) -> Result<Vec<RequestId>, Error> {
+        let prefix = keys::owned_by(site);
+        let keys = self.store.list(&prefix).await?;
+        let id = |key: &String| key.strip_prefix(&prefix)?.strip_suffix(".json")?.parse().ok();
+        Ok(keys.iter().filter_map(id).collect())
+    }
+
+    /// Marks a request as one to be dispatched, whichever coordinator is there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn open(&self, site: &SiteId, request: &RequestId) -> Result<(), Error> {
+        self.create(&keys::open(site, request), &VERSION).await?;
+        Ok(())
+    }
+
+    /// Takes the mark away: nothing is left to dispatch.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn close(&self, site: &SiteId, request: &RequestId) -> Result<(), Error> {
+        Ok(self.store.delete(&keys::open(site, request)).await?)
+    }
+
+    /// The requests that are to be dispatched, of one site or of all.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn open_requests(&self, site: Option<&SiteId>) -> Result<Vec<(SiteId, RequestId)>, Error> {
+        let prefix = site.map_or_else(|| keys::OPEN.to_owned(), |site| format!("{}{site}/", keys::OPEN));
+        let listed = self.store.list(&prefix).await?;
+        let parse = |key: &String| {
+            let (site, request) = key.strip_prefix(keys::OPEN)?.split_once('/')?;
+            Some((site.parse().ok()?, request.parse().ok()?))
+        };
+        Ok(listed.iter().filter_map(parse).collect())
     }
 
     /// Ends a request early. An earlier reason stays.
@@ -221,7 +309,20 @@ impl Ledger {
         document.map(Some).map_err(|error| Error::Document { key: key.to_owned(), cause: error.to_string() })
     }
 
-    async fn create<T: Serialize>(&self, key: &str, value: &T) -> Result<Put, Error> {
+    /// Makes or replaces a JSON document.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn write<T: Serialize>(&self, key: &str, value: &T) -> Result<(), Error> {
+        self.store.put(key, self.document(value)?).await?;
+        Ok(())
+    }
+
+    /// Makes a JSON document unless one is there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn create<T: Serialize>(&self, key: &str, value: &T) -> Result<Put, Error> {
         Ok(self.store.put_if_absent(key, self.document(value)?).await?)
     }
 
@@ -233,4 +334,8 @@ impl Ledger {
 
 fn retried(request: &RequestId, job: &JobId) -> String {
     format!("{}{job}/retried.json", keys::jobs(request))
+}
+
+fn discarded(request: &RequestId, job: &JobId) -> String {
+    format!("{}{job}/discarded.json", keys::jobs(request))
 }

@@ -5,6 +5,7 @@ use hiresmed_protocol::{
     job::{ImageRange, Models, Object, SynthesiseImages},
     noise::{self, Purpose},
     request::{BackgroundMode, Synthesise},
+    validate::{Fault, Faults},
 };
 
 use crate::{Error, Ledger, models, rounds, sources};
@@ -18,6 +19,9 @@ const DRAWS: u64 = 8;
 
 /// A plan has at most about so many jobs where the request does not say: larger requests get larger jobs.
 const JOBS: u64 = 5_000;
+
+/// A plan never has more jobs: it is one document, and held in memory.
+const MOST_JOBS: u64 = 20_000;
 
 /// Makes plans for a site.
 #[derive(Clone)]
@@ -38,8 +42,16 @@ impl Planner {
     /// [`Error::Refused`], [`Error::UnknownModel`], [`Error::AmbiguousModel`], [`Error::NoFiles`]: nothing is recorded
     /// then; or the store's.
     pub async fn submit(&self, request: &Request) -> Result<Plan, Error> {
+        self.submit_as(RequestId::derive(request, &self.site, None), request).await
+    }
+
+    /// As [`Planner::submit`], under an id that was derived with an idempotency key.
+    ///
+    /// # Errors
+    /// As [`Planner::submit`].
+    pub async fn submit_as(&self, id: RequestId, request: &Request) -> Result<Plan, Error> {
         request.validate()?;
-        let id = RequestId::derive(request, &self.site, None);
+        check_jobs(request)?;
         if let Some(plan) = self.ledger.plan(&id).await? {
             return Ok(plan);
         }
@@ -79,6 +91,17 @@ impl Planner {
             }
         }
     }
+}
+
+/// Refuses chunks so small that the plan would not fit in memory.
+fn check_jobs(request: &Request) -> Result<(), Error> {
+    let Request::Synthesise(Synthesise { count, chunk: Some(chunk), .. }) = request else { return Ok(()) };
+    if count.div_ceil((*chunk).max(1)) <= MOST_JOBS {
+        return Ok(());
+    }
+    let allowed = format!("must be at least {}: a request has at most {MOST_JOBS} jobs", count.div_ceil(MOST_JOBS));
+    let fault = Fault { path: "chunk".to_owned(), value: chunk.to_string(), allowed };
+    Err(Error::Refused(Faults::from(vec![fault])))
 }
 
 /// The plan of a synthesis request; a pure function of its arguments.

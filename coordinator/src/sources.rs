@@ -52,8 +52,11 @@ pub(crate) async fn data_set(ledger: &Ledger, site: &SiteId, sources: &[String])
     Ok(DataSet { listing: Object { key, sha256 }, files: count })
 }
 
-/// A source is an alias or a prefix below the site's inputs; the whole key is accepted too.
+/// A source is an alias or a prefix below the site's inputs, or one of its exemplars; the whole key is accepted too.
 fn prefix(site: &SiteId, source: &str) -> String {
+    if let Some(Ok(digest)) = source.strip_prefix("exemplars/").map(|digest| digest.trim_end_matches('/').parse()) {
+        return keys::exemplar(site, &digest);
+    }
     let inputs = keys::inputs(site);
     let below = source.strip_prefix(&inputs).unwrap_or(source).trim_end_matches('/');
     format!("{inputs}{below}/")
@@ -101,5 +104,8 @@ mod tests {
         assert_eq!(prefix(&site, "sample"), "sites/local/inputs/sample/");
         assert_eq!(prefix(&site, "a/b/"), "sites/local/inputs/a/b/");
         assert_eq!(prefix(&site, "sites/local/inputs/a"), "sites/local/inputs/a/");
+        let digest = Digest::of(b"");
+        assert_eq!(prefix(&site, &format!("exemplars/{digest}")), format!("sites/local/exemplars/{digest}/"));
+        assert_eq!(prefix(&site, "exemplars/a"), "sites/local/inputs/exemplars/a/");
     }
 }

@@ -93,7 +93,9 @@ pub struct DeadLetter {
 pub async fn dead_letters(ledger: &Ledger, id: &RequestId) -> Result<Vec<DeadLetter>, Error> {
     let mut letters = Vec::new();
     for (job, outcome) in ledger.outcomes(id).await? {
-        if let Verdict::Failed(failure) = outcome.verdict {
+        if let Verdict::Failed(failure) = outcome.verdict
+            && !ledger.is_discarded(id, &job).await?
+        {
             let starts = ledger.attempts(id, &job).await?.len();
             letters.push(DeadLetter { request: id.clone(), job, reason: failure.reason, starts });
         }

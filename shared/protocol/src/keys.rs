@@ -56,3 +56,37 @@ pub fn model(kind: &str, digest: &Digest) -> String {
 pub fn alias(kind: &str, name: &str) -> String {
     format!("models/{kind}/aliases/{name}")
 }
+
+/// The prefix of a site's exemplar: its crop and mask.
+pub fn exemplar(site: &SiteId, digest: &Digest) -> String {
+    format!("sites/{site}/exemplars/{digest}/")
+}
+
+/// A site's weight and quotas.
+pub fn site(site: &SiteId) -> String {
+    format!("sites/{site}/site.json")
+}
+
+/// The record that a request is a site's: who may see it is decided by this object alone.
+pub fn owned(site: &SiteId, request: &RequestId) -> String {
+    format!("{}{request}.json", owned_by(site))
+}
+
+/// The prefix of the records of a site's requests.
+pub fn owned_by(site: &SiteId) -> String {
+    format!("sites/{site}/requests/")
+}
+
+/// The prefix of a small object for each site, by its id: a site's own prefix may hold millions of objects.
+pub const SITES: &str = "fleet/sites/";
+
+/// The prefix of the API keys' records, by the key's id.
+pub const API_KEYS: &str = "fleet/keys/";
+
+/// The prefix of a small object `{site}/{request}` for each request that is to be dispatched.
+pub const OPEN: &str = "fleet/open/";
+
+/// Exists while a request is to be dispatched.
+pub fn open(site: &SiteId, request: &RequestId) -> String {
+    format!("{OPEN}{site}/{request}")
+}
