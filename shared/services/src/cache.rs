@@ -3,10 +3,11 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod memory;
+mod nothing;
 
 use std::time::Duration;
 
-pub use self::memory::Memory;
+pub use self::{memory::Memory, nothing::Nothing};
 
 use async_trait::async_trait;
 use bytes::Bytes;

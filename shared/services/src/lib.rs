@@ -9,7 +9,10 @@
 
 pub mod cache;
 pub mod queue;
+pub mod settings;
 pub mod store;
+
+pub use self::settings::{Services, Settings, connect};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
