@@ -1,3 +1,10 @@
 //! Tests of the whole: coordinator and worker together, and the real `hiresmed` program in folders of its own.
 //!
-//! `tests/fleet.rs` runs the two libraries in one process with a stand-in for the work; the other files run the program.
+//! `tests/fleet` runs the two libraries in one process with a stand-in for the work; `tests/services` runs the fleet's
+//! backends on real servers; the others run the program.
+//!
+//! This library is their harness: [`servers`] starts private RabbitMQ, Redis and SeaweedFS servers, [`proxy`] stands between
+//! a program and a server and disturbs what goes through. Both fail by panic, with what to do about it: they serve tests.
+
+pub mod proxy;
+pub mod servers;

@@ -4,9 +4,13 @@
 pub mod conformance;
 mod memory;
 mod nothing;
+#[cfg(feature = "fleet")]
+mod redis;
 
 use std::time::Duration;
 
+#[cfg(feature = "fleet")]
+pub use self::redis::{Address, Redis};
 pub use self::{memory::Memory, nothing::Nothing};
 
 use async_trait::async_trait;

@@ -25,11 +25,15 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(feature = "fleet")]
+mod rabbitmq;
 mod sqlite;
 pub mod topic;
 
 use std::{collections::BTreeMap, time::Duration};
 
+#[cfg(feature = "fleet")]
+pub use self::rabbitmq::{Address, Patience, Rabbitmq};
 pub use self::sqlite::Sqlite;
 
 use async_trait::async_trait;

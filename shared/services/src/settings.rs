@@ -4,6 +4,8 @@
 //! also as the path of a file that holds it, as containers are given their secrets.
 
 mod endpoint;
+#[cfg_attr(not(feature = "fleet"), path = "settings/no_fleet.rs")]
+mod fleet;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -225,34 +227,29 @@ pub async fn connect(settings: &Settings) -> Result<Services, Error> {
 }
 
 async fn open_queue(settings: &Queue) -> Result<Arc<dyn queue::Queue>, Error> {
-    let _password = secret("queue.password_file", &settings.password, &settings.password_file)?;
+    let password = secret("queue.password_file", &settings.password, &settings.password_file)?;
     match QueueEndpoint::parse(&settings.endpoint)? {
         QueueEndpoint::Sqlite(path) => Ok(Arc::new(queue::Sqlite::open(path)?)),
-        QueueEndpoint::Amqp { .. } => Err(not_built("queue", &settings.endpoint)),
+        amqp @ QueueEndpoint::Amqp { .. } => fleet::queue(amqp, settings, password).await,
     }
 }
 
 async fn open_store(settings: &Store) -> Result<Arc<dyn store::Store>, Error> {
-    let _secret =
-        secret("store.secret_access_key_file", &settings.secret_access_key, &settings.secret_access_key_file)?;
+    let file = &settings.secret_access_key_file;
+    let secret = secret("store.secret_access_key_file", &settings.secret_access_key, file)?;
     match StoreEndpoint::parse(&settings.endpoint)? {
         StoreEndpoint::Directory(path) => Ok(Arc::new(store::Directory::open(path)?)),
-        StoreEndpoint::S3 { .. } => Err(not_built("store", &settings.endpoint)),
+        s3 @ StoreEndpoint::S3 { .. } => fleet::store(s3, settings, secret).await,
     }
 }
 
 fn open_cache(settings: &Cache) -> Result<Arc<dyn cache::Cache>, Error> {
-    let _password = secret("cache.password_file", &settings.password, &settings.password_file)?;
+    let password = secret("cache.password_file", &settings.password, &settings.password_file)?;
     match CacheEndpoint::parse(&settings.endpoint)? {
         CacheEndpoint::Memory { most_bytes } => Ok(Arc::new(cache::Memory::new(most_bytes))),
         CacheEndpoint::Nothing => Ok(Arc::new(cache::Nothing)),
-        CacheEndpoint::Redis { .. } => Err(not_built("cache", &settings.endpoint)),
+        redis @ CacheEndpoint::Redis { .. } => fleet::cache(redis, settings, password),
     }
-}
-
-fn not_built(service: &'static str, endpoint: &str) -> Error {
-    let cause = "this program is built without the fleet's backends; use an embedded one".to_owned();
-    Error::NotBuilt { service, endpoint: endpoint.to_owned(), cause }
 }
 
 #[cfg(test)]

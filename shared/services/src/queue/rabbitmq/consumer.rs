@@ -1,0 +1,82 @@
+//! Taking messages from a queue. Each consumer has a channel of its own: what it did not settle goes back when that closes.
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use lapin::{
+    Acker, Channel,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions},
+    types::FieldTable,
+};
+
+use super::{Shared, line, message};
+use crate::queue::{Consumer, Delivery, Error, Result, Settlement, Verdict};
+
+/// A consumer.
+pub(super) struct Receiver {
+    endpoint: String,
+    channel: Channel,
+    deliveries: lapin::Consumer,
+}
+
+impl Receiver {
+    /// Consumes from `queue`.
+    pub(super) async fn start(shared: &Shared, queue: &str, prefetch: u16) -> Result<Self> {
+        let name = message::short(queue).ok_or_else(|| Error::UnknownQueue(queue.to_owned()))?;
+        let channel = shared.consuming.channel(shared.patience.connect).await?;
+        let failed = |error| line::of_queue(&shared.endpoint, queue, &error);
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(failed)?;
+        let options = BasicConsumeOptions::default();
+        let deliveries =
+            channel.basic_consume(name, "".into(), options, FieldTable::default()).await.map_err(failed)?;
+        Ok(Self { endpoint: shared.endpoint.clone(), channel, deliveries })
+    }
+}
+
+#[async_trait]
+impl Consumer for Receiver {
+    async fn next(&mut self) -> Result<Delivery> {
+        match self.deliveries.next().await {
+            Some(Ok(delivery)) => {
+                let count = message::delivery_count(&delivery.properties);
+                let message = message::received(&delivery.properties, delivery.data);
+                let settlement = Ours { id: message.id.clone(), acker: delivery.acker };
+                Ok(Delivery::new(message, count, delivery.redelivered || count > 0, Box::new(settlement)))
+            }
+            Some(Err(error)) => Err(line::unreachable(&self.endpoint, error)),
+            None => Err(line::unreachable(&self.endpoint, "the broker ended the consumer; its queue may be gone")),
+        }
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        if !self.channel.status().connected() {
+            // With its channel gone the broker has everything back already.
+            return Ok(());
+        }
+        match self.channel.close(200, "closed".into()).await {
+            Err(error) if self.channel.status().connected() => Err(line::unreachable(&self.endpoint, error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A delivery of ours.
+struct Ours {
+    id: String,
+    acker: Acker,
+}
+
+#[async_trait]
+impl Settlement for Ours {
+    async fn settle(self: Box<Self>, verdict: Verdict) -> Result<()> {
+        let settled = match verdict {
+            Verdict::Acknowledge => self.acker.ack(BasicAckOptions::default()).await,
+            Verdict::Requeue => self.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await,
+            Verdict::Reject => self.acker.reject(BasicRejectOptions { requeue: false }).await,
+        };
+        match settled {
+            Ok(true) => Ok(()),
+            // The channel is gone, and the delivery with it.
+            Ok(false) | Err(_) => Err(Error::Settled(self.id)),
+        }
+    }
+}
