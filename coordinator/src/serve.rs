@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    Ledger, Supervisor, dispatcher,
+    Supervisor, dispatcher,
     http::{self, Api},
     settings::{Settings, Tls},
 };
@@ -32,9 +32,8 @@ pub async fn serve(settings: &Settings, services: Services, stop: CancellationTo
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;
 
-    let ledger = Ledger::new(services.store.clone());
     let options = dispatcher::Options { window: settings.dispatch.window, ..dispatcher::Options::default() };
-    let supervisor = Supervisor::new(ledger, services.queue.clone(), options, stop.clone());
+    let supervisor = Supervisor::new(&services, options, stop.clone());
     supervisor.start().await.context("the dispatchers cannot be started")?;
     let metrics = Metrics::new()?;
     let api = Api::new(services.store, services.queue, supervisor.clone(), metrics, settings.limits, stop.clone());

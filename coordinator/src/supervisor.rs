@@ -1,7 +1,9 @@
-//! Keeps every open request of every site dispatched.
+//! Keeps every open request of every site dispatched, by one coordinator at a time.
 //!
 //! One task for each open request. The marks `fleet/open/{site}/{request}` say which those are: made when a request is
-//! accepted, taken away when nothing is left to dispatch, read when a coordinator starts.
+//! accepted, taken away when nothing is left to dispatch, looked at by whoever leads. To lead is to hold a lock in the cache; it
+//! spares the workers what two coordinators would publish twice, and nothing depends on it: where the cache is away, each
+//! coordinator leads.
 
 use std::{
     collections::BTreeSet,
@@ -10,17 +12,31 @@ use std::{
 };
 
 use hiresmed_protocol::{RequestId, SiteId};
-use hiresmed_services::queue::{Queue, backoff};
+use hiresmed_services::{
+    Services,
+    cache::{Cache, Token},
+    queue::{Queue, backoff},
+};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use crate::{Dispatcher, Ending, Error, Ledger, dispatcher, status};
+use crate::{Dispatcher, Ending, Error, Ledger, Sites, dispatcher, dispatcher::Shares, status};
 
 /// Wait before a request's dispatcher that failed is started again; doubles up to [`LONGEST_WAIT`].
 const WAIT: Duration = Duration::from_secs(1);
 
 /// Longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The lock of the coordinator that dispatches.
+const LEADER: &str = "coordinator";
+
+/// How long a leader that died is still taken to lead.
+const TERM: Duration = Duration::from_secs(10);
+
+/// How often the lock is renewed or tried, and open requests are looked for that another coordinator accepted.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Dispatches all open requests. Cheap to clone.
 #[derive(Clone)]
@@ -31,40 +47,42 @@ pub struct Supervisor {
 struct Shared {
     ledger: Ledger,
     queue: Arc<dyn Queue>,
+    cache: Arc<dyn Cache>,
     options: dispatcher::Options,
+    shares: Arc<Shares>,
     running: Mutex<BTreeSet<RequestId>>,
     tasks: TaskTracker,
+    submitted: Notify,
     stop: CancellationToken,
 }
 
 impl Supervisor {
     /// A supervisor without requests; it ends with `stop`.
-    pub fn new(ledger: Ledger, queue: Arc<dyn Queue>, options: dispatcher::Options, stop: CancellationToken) -> Self {
-        let running = Mutex::default();
-        Self { shared: Arc::new(Shared { ledger, queue, options, running, tasks: TaskTracker::new(), stop }) }
+    pub fn new(services: &Services, options: dispatcher::Options, stop: CancellationToken) -> Self {
+        let (ledger, shares) = (Ledger::new(services.store.clone()), Shares::new(options.window));
+        let (queue, cache) = (services.queue.clone(), services.cache.clone());
+        let (running, tasks, submitted) = (Mutex::default(), TaskTracker::new(), Notify::new());
+        Self { shared: Arc::new(Shared { ledger, queue, cache, options, shares, running, tasks, submitted, stop }) }
     }
 
-    /// Declares the queues and takes up what the store says is open.
+    /// Declares the queues and takes up what the store says is open, whenever this coordinator leads.
     ///
     /// # Errors
-    /// The queue's and the store's.
+    /// The queue's.
     pub async fn start(&self) -> Result<(), Error> {
-        self.shared.dispatcher(&SiteId::local()).declare().await?;
-        let open = self.shared.ledger.open_requests(None).await?;
-        info!(requests = open.len(), "taking up open requests");
-        for (site, request) in open {
-            self.run(site, request);
-        }
+        self.shared.dispatcher(&SiteId::local(), 1.0).declare().await?;
+        let shared = self.shared.clone();
+        self.shared.tasks.spawn(async move { shared.lead_when_possible().await });
         Ok(())
     }
 
-    /// Marks a request as open and dispatches it from now on.
+    /// Marks a request as open: it is dispatched from now on.
     ///
     /// # Errors
     /// The store's.
     pub async fn submit(&self, site: &SiteId, request: &RequestId) -> Result<(), Error> {
         self.shared.ledger.open(site, request).await?;
-        self.run(site.clone(), request.clone());
+        self.shared.submitted.notify_one();
         Ok(())
     }
 
@@ -73,7 +91,7 @@ impl Supervisor {
     /// # Errors
     /// As [`Dispatcher::cancel`].
     pub async fn cancel(&self, site: &SiteId, request: &RequestId, reason: &str) -> Result<(), Error> {
-        self.shared.dispatcher(site).cancel(request, reason).await
+        self.shared.dispatcher(site, 1.0).cancel(request, reason).await
     }
 
     /// Waits until every dispatcher has stopped. The token given to [`Supervisor::new`] must be cancelled.
@@ -81,22 +99,75 @@ impl Supervisor {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
-
-    fn run(&self, site: SiteId, request: RequestId) {
-        let shared = self.shared.clone();
-        if !shared.running().insert(request.clone()) || shared.stop.is_cancelled() {
-            return;
-        }
-        self.shared.tasks.spawn(async move {
-            shared.finish(&site, &request).await;
-            shared.running().remove(&request);
-        });
-    }
 }
 
 impl Shared {
-    fn dispatcher(&self, site: &SiteId) -> Dispatcher {
+    fn dispatcher(&self, site: &SiteId, weight: f64) -> Dispatcher {
         Dispatcher::new(self.ledger.clone(), self.queue.clone(), site.clone(), self.options)
+            .sharing(self.shares.clone(), weight)
+    }
+
+    /// Leads whenever nobody else does, until this process stops.
+    async fn lead_when_possible(self: Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            match self.cache.try_lock(LEADER, TERM).await {
+                Ok(Some(token)) => self.lead(Some(token)).await,
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(%error, "without the cache, every coordinator dispatches");
+                    self.lead(None).await;
+                }
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Dispatches what is open until the lock is lost or this process stops; without a lock until the cache is back.
+    async fn lead(self: &Arc<Self>, lock: Option<Token>) {
+        info!(locked = lock.is_some(), "leading");
+        let term = self.stop.child_token();
+        let tasks = TaskTracker::new();
+        loop {
+            match self.ledger.open_requests(None).await {
+                Ok(open) => open.into_iter().for_each(|(site, request)| self.take_up(site, request, &term, &tasks)),
+                Err(error) => warn!(%error, "the store does not say what is open, looking again"),
+            }
+            self.pause().await;
+            let on = match &lock {
+                // A cache that is away takes the lock from nobody.
+                Some(token) => self.cache.renew(LEADER, token, TERM).await.unwrap_or(true),
+                None => self.cache.get(LEADER).await.is_err(),
+            };
+            if !on || self.stop.is_cancelled() {
+                break;
+            }
+        }
+        term.cancel();
+        tasks.close();
+        tasks.wait().await;
+        if let Some(token) = lock {
+            // At worst the next one waits for the lock's end.
+            let _ = self.cache.unlock(LEADER, &token).await;
+        }
+    }
+
+    async fn pause(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.submitted.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+
+    fn take_up(self: &Arc<Self>, site: SiteId, request: RequestId, term: &CancellationToken, tasks: &TaskTracker) {
+        if term.is_cancelled() || !self.running().insert(request.clone()) {
+            return;
+        }
+        let (shared, term) = (self.clone(), term.clone());
+        tasks.spawn(async move {
+            shared.finish(&site, &request, &term).await;
+            shared.running().remove(&request);
+        });
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeSet<RequestId>> {
@@ -105,10 +176,10 @@ impl Shared {
     }
 
     /// Dispatches a request until it is over or this process stops.
-    async fn finish(&self, site: &SiteId, request: &RequestId) {
+    async fn finish(&self, site: &SiteId, request: &RequestId, term: &CancellationToken) {
         let mut failures = 0;
         loop {
-            match self.dispatch(site, request).await {
+            match self.dispatch(site, request, term).await {
                 Ok(true) => return,
                 Ok(false) => failures = 0,
                 Err(error) => {
@@ -116,7 +187,7 @@ impl Shared {
                     let wait = backoff(failures, WAIT, LONGEST_WAIT);
                     failures += 1;
                     tokio::select! {
-                        () = self.stop.cancelled() => return,
+                        () = term.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
                     }
                 }
@@ -125,8 +196,9 @@ impl Shared {
     }
 
     /// True where nothing is left to do here.
-    async fn dispatch(&self, site: &SiteId, request: &RequestId) -> Result<bool, Error> {
-        match self.dispatcher(site).run(request, &self.stop).await {
+    async fn dispatch(&self, site: &SiteId, request: &RequestId, term: &CancellationToken) -> Result<bool, Error> {
+        let weight = Sites::new(self.ledger.clone()).get(site).await?.map_or(1.0, |site| site.weight);
+        match self.dispatcher(site, weight).run(request, term).await {
             Ok(Ending::Stopped) => return Ok(true),
             Ok(ending) => {
                 // A job that a person opened again while the others ended is not known to the dispatcher that ran.

@@ -159,6 +159,10 @@ impl Worker {
         let stop = Stop { drain, cancel: cancellations.watch(&job.request) };
         let verdict = execute::execute(self, job.clone(), stop).await;
         let outcome = record.end(&job, verdict).await?;
+        self.environment.observe(|metrics| {
+            let seconds = outcome.duration_ms as f64 / 1000.0;
+            metrics.job_ended(job.work.kind().as_str(), outcome.verdict.label(), seconds);
+        });
         if outcome.verdict == Verdict::Interrupted {
             // A fresh copy, so that the broker's delivery count speaks of crashes only.
             self.queue.publish(&job.queue(), delivery.message.clone()).await?;

@@ -10,6 +10,7 @@ use hiresmed_services::{
     cache::Cache,
     store::{self, Head, Put, Store},
 };
+use hiresmed_telemetry::Metrics;
 use tokio::runtime::Handle;
 
 use crate::{jobs::Failure, packages, resident::Residents};
@@ -26,6 +27,7 @@ pub struct Environment {
     pub threads: usize,
     /// Where networks run.
     pub provider: Provider,
+    metrics: Option<Metrics>,
     scratch: PathBuf,
 }
 
@@ -41,6 +43,7 @@ impl Environment {
             residents: Residents::default(),
             threads: threads.max(1),
             provider: Provider::Cpu,
+            metrics: None,
             scratch: scratch.into(),
         }
     }
@@ -48,6 +51,18 @@ impl Environment {
     /// The same environment with networks on `provider`; the CPU without.
     pub fn on(self, provider: Provider) -> Self {
         Self { provider, ..self }
+    }
+
+    /// The same environment with its work counted in `metrics`.
+    pub fn observed(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
+    /// Counts something, where anything is counted.
+    pub(crate) fn observe(&self, count: impl FnOnce(&Metrics)) {
+        if let Some(metrics) = &self.metrics {
+            count(metrics);
+        }
     }
 
     /// The worker's disk cache.
@@ -60,7 +75,7 @@ impl Environment {
     /// # Errors
     /// Permanent where the store has no such package or it is damaged; transient where it cannot be fetched now.
     pub fn package_folder(&self, kind: &str, digest: &Digest) -> Result<PathBuf, Failure> {
-        packages::folder(&self.store, &self.scratch, kind, digest)
+        packages::folder(self, kind, digest)
     }
 }
 
@@ -118,6 +133,11 @@ impl BlockingStore {
     /// The store's.
     pub fn delete(&self, key: &str) -> store::Result<()> {
         self.handle.block_on(self.store.delete(key))
+    }
+
+    /// Waits for asynchronous work of another service.
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.handle.block_on(work)
     }
 
     /// The store itself, for async tasks.

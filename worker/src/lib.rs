@@ -3,6 +3,8 @@
 //! [`consumer`] is the loop, [`jobs`] has a file for each kind of job, [`environment`] is what they share. The worker
 //! knows nothing of plans and requests beyond its job: it meets the coordinator in the protocol and the services only.
 
+#[cfg(feature = "fleet")]
+pub mod busy;
 mod cancellations;
 pub mod consumer;
 pub mod environment;
@@ -10,8 +12,14 @@ mod execute;
 pub mod jobs;
 mod packages;
 pub mod pipeline;
+#[cfg(feature = "fleet")]
+pub mod program;
 mod record;
 pub mod resident;
+#[cfg(feature = "fleet")]
+pub mod settings;
+#[cfg(feature = "fleet")]
+pub mod status;
 #[cfg(feature = "training")]
 pub mod trainer;
 

@@ -3,19 +3,27 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use hiresmed_inference::Package;
 use hiresmed_protocol::{Digest, keys};
 
-use crate::{environment::BlockingStore, jobs::Failure};
+use crate::{environment::Environment, jobs::Failure};
 
 /// The disk cache keeps at most so many packages of a kind; a request names few, and a package is some megabytes.
 const LIMIT: usize = 64;
 
-/// The folder below `scratch` with the files of a package, fetched where it is not there yet.
-pub(crate) fn folder(store: &BlockingStore, scratch: &Path, kind: &str, digest: &Digest) -> Result<PathBuf, Failure> {
-    let kind_folder = scratch.join("models").join(kind);
+/// The kind whose packages are also kept in the cache.
+const CACHED_KIND: &str = "singan";
+
+/// How long.
+const CACHED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The folder in the disk cache with the files of a package, fetched where it is not there yet.
+pub(crate) fn folder(environment: &Environment, kind: &str, digest: &Digest) -> Result<PathBuf, Failure> {
+    let store = &environment.store;
+    let kind_folder = environment.scratch().join("models").join(kind);
     let folder = kind_folder.join(digest.to_string());
     if Package::open(&folder).is_ok() {
         return Ok(folder);
@@ -37,13 +45,35 @@ pub(crate) fn folder(store: &BlockingStore, scratch: &Path, kind: &str, digest: 
     }
     fill(&folder, |target| {
         for key in &files {
-            write(target, &key[prefix.len()..], &store.get(key)?)?;
+            let bytes = if kind == CACHED_KIND { cached(environment, key)? } else { store.get(key)? };
+            write(target, &key[prefix.len()..], &bytes)?;
         }
         Ok(())
     })?;
     // Only space is at stake: what cannot be removed now is tried again at the next fetch.
     let _ = evict(&kind_folder, LIMIT);
     Ok(folder)
+}
+
+/// An object of a lesion's package, by way of the cache: many workers need the same few small ones at the same time. What comes from
+/// there is checked against the package's own digests, like everything in its folder.
+fn cached(environment: &Environment, key: &str) -> Result<Bytes, Failure> {
+    let (store, cache, name) = (&environment.store, &environment.cache, format!("singan:{key}"));
+    let found = store.wait(cache.get(&name));
+    environment.observe(|metrics| {
+        metrics.checkpoint_looked_up(match &found {
+            Ok(Some(_)) => "hit",
+            Ok(None) => "miss",
+            Err(_) => "error",
+        });
+    });
+    if let Ok(Some(bytes)) = found {
+        return Ok(bytes);
+    }
+    let bytes = store.get(key)?;
+    // Without the cache the next worker asks the store as well; nothing is lost.
+    let _ = store.wait(cache.put(&name, bytes.clone(), CACHED_FOR));
+    Ok(bytes)
 }
 
 /// Makes `folder` whole or not at all: filled under another name, then renamed.

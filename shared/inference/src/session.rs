@@ -1,6 +1,7 @@
 //! Sessions: a graph made ready to run on a device.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -136,11 +137,21 @@ pub fn time_in_runs() -> Duration {
     TIME_IN_RUNS.get()
 }
 
+/// Nanoseconds that all threads have spent inside ONNX Runtime's run calls.
+static NANOS_IN_ALL_RUNS: AtomicU64 = AtomicU64::new(0);
+
+/// Wall time that all threads together have spent inside ONNX Runtime's run calls since the process started.
+pub fn time_in_all_runs() -> Duration {
+    Duration::from_nanos(NANOS_IN_ALL_RUNS.load(Ordering::Relaxed))
+}
+
 /// Counts the time of one run call.
 fn counted<T>(call: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = call();
-    TIME_IN_RUNS.set(TIME_IN_RUNS.get() + started.elapsed());
+    let elapsed = started.elapsed();
+    TIME_IN_RUNS.set(TIME_IN_RUNS.get() + elapsed);
+    NANOS_IN_ALL_RUNS.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     result
 }
 

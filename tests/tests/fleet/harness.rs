@@ -3,18 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, dispatcher};
-use hiresmed_protocol::{
-    Digest, Job, Plan, RequestId, SiteId, Work, keys,
-    manifest::{Execution, Image},
-    outcome::{Output, Stage, Success},
-    parse,
-    request::{BackgroundMode, Blend},
-};
+use hiresmed_protocol::{Plan, RequestId, SiteId, keys, outcome::Success, parse};
 use hiresmed_services::{
     cache::Memory,
     queue::{Queue, Sqlite},
     store::{Directory, Store},
 };
+use hiresmed_tests::imitation::furnish;
+pub use hiresmed_tests::imitation::imitate;
 use hiresmed_worker::{
     Environment, Worker,
     consumer::{Error, Runner},
@@ -36,15 +32,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Directory::open(folder.path().join("store")).unwrap());
         let queue: Arc<dyn Queue> = Arc::new(Sqlite::open(folder.path().join("queue.sqlite")).unwrap());
-        for kind in ["vqgan", "singan", "unet", "density"] {
-            let digest = Digest::of(kind.as_bytes());
-            let key = format!("{}model.json", keys::model(kind, &digest));
-            store.put(&key, "{}".into()).await.unwrap();
-            store.put(&keys::alias(kind, "default"), digest.to_string().into()).await.unwrap();
-        }
-        for name in ["a.dcm", "b.dcm", "c.dcm"] {
-            store.put(&format!("{}sample/{name}", keys::inputs(&SiteId::local())), name.into()).await.unwrap();
-        }
+        furnish(&*store, &SiteId::local()).await.unwrap();
         Self { ledger: Ledger::new(store.clone()), store, queue, folder }
     }
 
@@ -110,44 +98,5 @@ impl Site {
             self.store.get(&keys::object(&SiteId::local(), sha256)).await.unwrap();
         }
         delivery.manifest.images.iter().map(|image| image.index.0).collect()
-    }
-}
-
-/// Does a synthesis job's work: for each image a file with a few bytes.
-pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, Failure> {
-    let Job { work: Work::Synthesise(work), .. } = context.job() else {
-        return Err(Failure::Permanent { stage: None, reason: "no synthesis job".to_owned() });
-    };
-    let mut success = Success::default();
-    for (done, (index, _)) in work.tasks().enumerate() {
-        context.check()?;
-        let file = format!("images/{}.dcm", index.stem());
-        let output = context.output(environment, &*file, format!("image {index}").into_bytes())?;
-        success.images.push(image(index, &output));
-        success.outputs.push(output);
-        context.progress(Stage::Outputs, done as u64 + 1, work.images.count);
-    }
-    Ok(success)
-}
-
-fn image(index: hiresmed_protocol::ImageIndex, output: &Output) -> Image {
-    let execution = Execution { provider: "none".to_owned(), runtime_version: "0".to_owned(), batch_size: 1 };
-    Image {
-        file: output.file.clone(),
-        sha256: output.sha256,
-        index,
-        seed: 0,
-        models: Default::default(),
-        lesions: Vec::new(),
-        mask: None,
-        background: None,
-        yolo: None,
-        candidates: None,
-        danger_zones: None,
-        input_sha256: None,
-        mode: BackgroundMode::Reconstruct,
-        blend: Blend::Feather,
-        spacing_mm: [1.0, 1.0],
-        execution,
     }
 }

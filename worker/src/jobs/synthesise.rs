@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use hiresmed_inference::Provider;
@@ -14,7 +15,7 @@ use hiresmed_protocol::{
     job::{Object, SynthesiseImages},
     manifest::Image,
     outcome::{ImageFailure, Output, Stage, Success},
-    request::OnFailure,
+    request::{Modality, OnFailure},
 };
 use tracing::Span;
 
@@ -67,6 +68,8 @@ impl Run for SynthesiseImages {
                 Err(failure) => return Err(failure),
             }
         }
+        let Modality::Ct = self.request.modality;
+        environment.observe(|metrics| metrics.images_made("ct", success.images.len() as u64));
         context.report(Happening::Stages { stages: success.stages.clone() });
         Ok(success)
     }
@@ -145,6 +148,9 @@ impl Work<'_> {
         work: impl FnOnce(&Pipeline) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         self.context.progress(stage, 0, 1);
-        clock.time(stage, || work(self.pipeline)).map_err(|failure| failure.at(stage))
+        let started = Instant::now();
+        let result = clock.time(stage, || work(self.pipeline)).map_err(|failure| failure.at(stage))?;
+        self.environment.observe(|metrics| metrics.stage_ended(stage.as_str(), started.elapsed().as_secs_f64()));
+        Ok(result)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use hiresmed_compositing::{Blend, Compositor};
@@ -145,13 +146,16 @@ impl<'a> Loader<'a> {
         digest: &Digest,
         open: impl FnOnce(&Package) -> anyhow::Result<T>,
     ) -> Result<Arc<T>, Failure> {
-        let folder = self.environment.package_folder(kind, digest)?;
-        self.environment.residents.get_or_load(&format!("{kind} {digest} {}", self.large.lanes), || {
+        let name = format!("{kind} {digest} {}", self.large.lanes);
+        self.environment.residents.get_or_load(&name, || {
+            let started = Instant::now();
+            let folder = self.environment.package_folder(kind, digest)?;
             let package = Package::open(&folder)
                 .map_err(anyhow::Error::from)
                 .and_then(|package| open(&package))
                 .with_context(|| format!("the {kind} model {} cannot be used", digest.short()))
                 .map_err(refuse)?;
+            self.environment.observe(|metrics| metrics.model_loaded(kind, started.elapsed().as_secs_f64()));
             Ok::<_, Failure>(package)
         })
     }

@@ -1,0 +1,127 @@
+//! A fleet of processes on private servers: parts are started and killed, requests submitted and compared with their plans.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hiresmed_coordinator::{Ledger, Planner, delivery};
+use hiresmed_protocol::{Digest, Plan, RequestId, SiteId, parse};
+use hiresmed_services::{Services, Settings, store::Store};
+use secrecy::ExposeSecret;
+
+use crate::{imitation, servers::Process};
+
+/// Services and a folder for the settings, logs and scratch of parts.
+pub struct Fleet {
+    /// What parts are told.
+    pub settings: Settings,
+    /// The same services, for the test itself.
+    pub services: Services,
+    /// The documents.
+    pub ledger: Ledger,
+    folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Fleet {
+    /// A fleet without parts over the services of `settings`, furnished for `sites`; `program` is `fleet-part`.
+    pub async fn open(settings: Settings, program: impl Into<PathBuf>, sites: &[&str]) -> Self {
+        let services = hiresmed_services::connect(&settings).await.expect("the services are there");
+        for site in sites {
+            imitation::furnish(&*services.store, &site.parse().expect("a site")).await.expect("the store is there");
+        }
+        let ledger = Ledger::new(services.store.clone());
+        let folder = tempfile::Builder::new().prefix("hiresmed-fleet-").tempdir().expect("a temporary folder");
+        Self { settings, services, ledger, folder, program: program.into() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.services.store
+    }
+
+    /// Starts a part called `name`: `coordinator`, or `worker` taking so many milliseconds an image.
+    pub fn start(&self, name: &str, part: &str, milliseconds: u64) -> Process {
+        let config = self.folder.path().join(format!("{name}.toml"));
+        let scratch = self.folder.path().join(format!("{name}-scratch"));
+        std::fs::write(&config, text(&self.settings, &scratch)).expect("a temporary folder");
+        let mut command = Command::new(&self.program);
+        command.arg(part).arg(&config).arg(milliseconds.to_string());
+        Process::start(&mut command, &self.log(name), None)
+    }
+
+    /// Where a part's log is.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    /// Records a request of `site` and marks it open; `text` is TOML without version.
+    pub async fn submit(&self, site: &str, text: &str) -> Plan {
+        let site: SiteId = site.parse().expect("a site");
+        let request = parse::toml(&format!("version = 1\nkind = \"synthesise\"\n{text}")).expect("a request");
+        let plan = Planner::new(self.ledger.clone(), site.clone()).submit(&request).await.expect("a plan");
+        self.ledger.open(&site, &plan.request).await.expect("the store is there");
+        plan
+    }
+
+    /// Waits until a request is over, however it ended, and gives the digest of each image by index.
+    ///
+    /// # Panics
+    /// When it takes longer than `most`: with where it stands.
+    pub async fn finish(&self, id: &RequestId, most: Duration) -> BTreeMap<u64, Digest> {
+        let deadline = Instant::now() + most;
+        loop {
+            // The store may be one that is disturbed.
+            if let Ok(status) = hiresmed_coordinator::status::of(&self.ledger, id).await {
+                if status.is_over() {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "after {most:?}: {status:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.images(id).await
+    }
+
+    /// The digest of each image that counts, by index.
+    ///
+    /// # Panics
+    /// When an image counts twice.
+    pub async fn images(&self, id: &RequestId) -> BTreeMap<u64, Digest> {
+        let delivery = delivery::assemble(&self.ledger, id).await.expect("the store is there").expect("a synthesis");
+        let mut images = BTreeMap::new();
+        for image in &delivery.manifest.images {
+            assert_eq!(images.insert(image.index.0, image.sha256), None, "image {} counts twice", image.index);
+        }
+        images
+    }
+}
+
+/// A part's settings in TOML.
+fn text(settings: &Settings, scratch: &Path) -> String {
+    let quoted = |text: &str| format!("{text:?}");
+    let mut text = format!("listen = \"127.0.0.1:0\"\nscratch = {}\n", quoted(&scratch.to_string_lossy()));
+    let queue = &settings.queue;
+    text += &format!("[services.queue]\nendpoint = {}\nuser = {}\n", quoted(&queue.endpoint), quoted(&queue.user));
+    if let Some(password) = &queue.password {
+        text += &format!("password = {}\n", quoted(password.expose_secret()));
+    }
+    let store = &settings.store;
+    text += &format!("[services.store]\nendpoint = {}\npath_style = {}\n", quoted(&store.endpoint), store.path_style);
+    let optional = [("url", &store.url), ("region", &store.region), ("access_key_id", &store.access_key_id)];
+    for (name, value) in optional {
+        text += &value.as_ref().map(|value| format!("{name} = {}\n", quoted(value))).unwrap_or_default();
+    }
+    if let Some(secret) = &store.secret_access_key {
+        text += &format!("secret_access_key = {}\n", quoted(secret.expose_secret()));
+    }
+    text += &format!("[services.cache]\nendpoint = {}\n", quoted(&settings.cache.endpoint));
+    if let Some(password) = &settings.cache.password {
+        text += &format!("password = {}\n", quoted(password.expose_secret()));
+    }
+    text
+}

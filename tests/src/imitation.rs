@@ -1,0 +1,102 @@
+//! A stand-in for the work of synthesis: a few bytes for each image, and ways to go wrong on request.
+
+use std::time::Duration;
+
+use hiresmed_protocol::{
+    Digest, ImageIndex, Job, SiteId, Work, keys,
+    manifest::{Execution, Image},
+    outcome::{Output, Stage, Success},
+    request::{BackgroundMode, Blend},
+};
+use hiresmed_services::store::{self, Store};
+use hiresmed_worker::{
+    Environment,
+    jobs::{Context, Failure},
+};
+
+/// Puts the models and inputs into the store that a small request of `site` needs.
+///
+/// # Errors
+/// The store's.
+pub async fn furnish(store: &dyn Store, site: &SiteId) -> store::Result<()> {
+    for kind in ["vqgan", "singan", "unet", "density"] {
+        let digest = Digest::of(kind.as_bytes());
+        store.put(&format!("{}model.json", keys::model(kind, &digest)), "{}".into()).await?;
+        store.put(&keys::alias(kind, "default"), digest.to_string().into()).await?;
+    }
+    for name in ["a.dcm", "b.dcm", "c.dcm"] {
+        store.put(&format!("{}sample/{name}", keys::inputs(site)), name.into()).await?;
+    }
+    Ok(())
+}
+
+/// Does a synthesis job's work: for each image a file with a few bytes, which depend on the image alone.
+///
+/// # Errors
+/// As a real job: cancelled, interrupted, or the store's.
+pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, Failure> {
+    let Job { work: Work::Synthesise(work), .. } = context.job() else {
+        return Err(Failure::Permanent { stage: None, reason: "no synthesis job".to_owned() });
+    };
+    let mut success = Success::default();
+    for (done, (index, _)) in work.tasks().enumerate() {
+        context.check()?;
+        let file = format!("images/{}.dcm", index.stem());
+        let output = context.output(environment, &*file, format!("image {index}").into_bytes())?;
+        success.images.push(image(index, &output));
+        success.outputs.push(output);
+        context.progress(Stage::Outputs, done as u64 + 1, work.images.count);
+    }
+    Ok(success)
+}
+
+/// As [`imitate`], each image taking `time`; a request whose name says so goes wrong: `poison` kills its worker in the job
+/// with image 0, `hungry` takes memory there until the system kills it.
+///
+/// # Errors
+/// As [`imitate`].
+pub fn imitate_slowly(environment: &Environment, context: &Context, time: Duration) -> Result<Success, Failure> {
+    if let Work::Synthesise(work) = &context.job().work {
+        let first = work.images.first.0 == 0;
+        match work.request.name.as_deref() {
+            Some("poison") if first => std::process::abort(),
+            Some("hungry") if first => starve(),
+            _ => {}
+        }
+        for _ in 0..work.images.count {
+            context.check()?;
+            std::thread::sleep(time);
+        }
+    }
+    imitate(environment, context)
+}
+
+/// Takes memory, and touches it, until the process is killed.
+fn starve() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(vec![held.len() as u8 | 1; 16 << 20]);
+    }
+}
+
+fn image(index: ImageIndex, output: &Output) -> Image {
+    let execution = Execution { provider: "none".to_owned(), runtime_version: "0".to_owned(), batch_size: 1 };
+    Image {
+        file: output.file.clone(),
+        sha256: output.sha256,
+        index,
+        seed: 0,
+        models: Default::default(),
+        lesions: Vec::new(),
+        mask: None,
+        background: None,
+        yolo: None,
+        candidates: None,
+        danger_zones: None,
+        input_sha256: None,
+        mode: BackgroundMode::Reconstruct,
+        blend: Blend::Feather,
+        spacing_mm: [1.0, 1.0],
+        execution,
+    }
+}
