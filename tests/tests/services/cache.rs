@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hiresmed_services::cache::{Cache, Error};
+use hiresmed_services::cache::Error;
 use hiresmed_tests::{
     proxy::{Fault, Proxy},
     servers::Redis,
