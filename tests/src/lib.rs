@@ -6,5 +6,7 @@
 //! This library is their harness: [`servers`] starts private RabbitMQ, Redis and SeaweedFS servers, [`proxy`] stands between
 //! a program and a server and disturbs what goes through. Both fail by panic, with what to do about it: they serve tests.
 
+pub mod fleet;
+pub mod imitation;
 pub mod proxy;
 pub mod servers;

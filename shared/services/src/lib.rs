@@ -1,8 +1,11 @@
 //! The three services that a fleet stands on, each a trait, its backends and a conformance suite.
 //!
-//! - [`store`]: objects by key; the truth. Backend here: a directory.
-//! - [`queue`]: work in flight, events, control. Backend here: SQLite.
-//! - [`cache`]: values that may vanish, and locks. Backend here: the process's own memory.
+//! - [`store`]: objects by key; the truth. Backends: a directory, S3.
+//! - [`queue`]: work in flight, events, control. Backends: SQLite, RabbitMQ.
+//! - [`cache`]: values that may vanish, and locks. Backends: the process's own memory, Redis, none.
+//! - [`settings`]: which backends, and where; [`connect`] opens them.
+//!
+//! S3, RabbitMQ and Redis come with the feature `fleet`.
 //!
 //! A backend is right when the conformance suite passes (feature `conformance`); code elsewhere relies on nothing that
 //! the suite does not hold. This crate must not know what the bytes mean that it keeps and carries.

@@ -105,7 +105,8 @@ pub struct Store {
     pub url: Option<String>,
     /// The address that others reach it by, for links: where it differs from `url`.
     pub public_url: Option<String>,
-    /// The S3 region; by the usual AWS chain where it is not given.
+    /// The S3 region. Where it is not given: with `url` the environment's `AWS_REGION` or `us-east-1`, else the usual AWS
+    /// chain.
     pub region: Option<String>,
     /// Whether the bucket is a part of the path and not of the host name: most servers that are not AWS need it.
     pub path_style: bool,

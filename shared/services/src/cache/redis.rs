@@ -9,11 +9,11 @@
 
 mod compression;
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo,
-    RedisError, Script, aio::MultiplexedConnection,
+    aio::MultiplexedConnection,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,28 +38,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MOST_BYTES: usize = 64 << 20;
 
 /// Takes the lock, also when it is ours already: the command may have been sent twice.
-static LOCK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local holder = redis.call('GET', KEYS[1])
-         if holder and holder ~= ARGV[1] then return 0 end
-         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-         return 1",
-    )
-});
+const LOCK: &str = "local holder = redis.call('GET', KEYS[1])
+    if holder and holder ~= ARGV[1] then return 0 end
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    return 1";
 
-static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-         return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
-    )
-});
+const RENEW: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
-static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-         return redis.call('DEL', KEYS[1])",
-    )
-});
+const UNLOCK: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    return redis.call('DEL', KEYS[1])";
 
 /// Where a server is and who we are to it.
 #[derive(Clone)]
@@ -164,20 +152,17 @@ impl Redis {
         }
     }
 
-    /// Sends what `send` sends; once more where the connection turned out to be dead.
-    async fn call<T>(&self, send: impl AsyncFn(&mut MultiplexedConnection) -> Result<T, RedisError>) -> Result<T> {
+    /// Sends a command; once more where the connection turned out to be dead.
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         let mut again = true;
         loop {
             let (mut connection, number) = self.connection().await?;
-            let error = match send(&mut connection).await {
+            let error = match command.query_async(&mut connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if error.is_io_error()
-                || error.is_connection_dropped()
-                || error.is_timeout()
-                || error.is_unrecoverable_error()
-            {
+            let broken = error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error();
+            if broken || error.is_timeout() {
                 self.disconnect(number).await;
                 // A server that does not answer is not asked twice: that would take twice as long.
                 if again && !error.is_timeout() {
@@ -189,15 +174,11 @@ impl Redis {
         }
     }
 
-    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
-        self.call(async |connection| command.query_async(connection).await).await
-    }
-
-    async fn script(&self, script: &Script, name: &str, token: &str, time_to_live: Duration) -> Result<bool> {
-        let mut call = script.key(lock_key(name));
-        call.arg(token).arg(millis(time_to_live));
-        let call = &call;
-        self.call(async |connection| call.invoke_async(connection).await).await
+    /// Runs a script on a lock. They are short: sending one costs less than asking whether the server still has it.
+    async fn script(&self, script: &str, name: &str, token: &Token, time_to_live: Duration) -> Result<bool> {
+        let mut eval = Cmd::new();
+        eval.arg("EVAL").arg(script).arg(1).arg(lock_key(name)).arg(token.as_str()).arg(millis(time_to_live));
+        self.command(&eval).await
     }
 }
 
@@ -239,16 +220,16 @@ impl Cache for Redis {
 
     async fn try_lock(&self, name: &str, time_to_live: Duration) -> Result<Option<Token>> {
         let token = Token::new(crate::nonce());
-        let taken = self.script(&LOCK, name, token.as_str(), time_to_live).await?;
+        let taken = self.script(LOCK, name, &token, time_to_live).await?;
         Ok(taken.then_some(token))
     }
 
     async fn renew(&self, name: &str, token: &Token, time_to_live: Duration) -> Result<bool> {
-        self.script(&RENEW, name, token.as_str(), time_to_live).await
+        self.script(RENEW, name, token, time_to_live).await
     }
 
     async fn unlock(&self, name: &str, token: &Token) -> Result<bool> {
-        self.script(&UNLOCK, name, token.as_str(), Duration::ZERO).await
+        self.script(UNLOCK, name, token, Duration::ZERO).await
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Address {
     pub url: Option<String>,
     /// The server as others reach it, for links.
     pub public_url: Option<String>,
-    /// The region; by the usual chain where it is not given.
+    /// The region. Where it is not given: with `url` the environment's or `us-east-1`, else by the usual chain.
     pub region: Option<String>,
     /// Whether the bucket is a part of the path.
     pub path_style: bool,

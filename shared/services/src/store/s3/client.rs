@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
+use aws_config::{
+    BehaviorVersion, environment::region::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
+};
 use aws_sdk_s3::{
     Client,
     config::{
@@ -36,8 +38,9 @@ pub(super) async fn new(address: &Address, url: Option<&str>) -> Client {
     if let Some(region) = &address.region {
         chain = chain.region(Region::new(region.clone()));
     } else if url.is_some() {
-        // Servers that are not AWS take any, but a signature needs one.
-        chain = chain.region(aws_config::meta::region::RegionProviderChain::default_provider().or_else("us-east-1"));
+        // Servers that are not AWS take any, but a signature needs one; AWS itself is not asked for it.
+        let environment = EnvironmentVariableRegionProvider::new();
+        chain = chain.region(RegionProviderChain::first_try(environment).or_else("us-east-1"));
     }
     let chain = chain.load().await;
     let mut config = Builder::from(&chain)
