@@ -46,10 +46,17 @@ impl Fleet {
 
     /// Starts a part called `name`: `coordinator`, or `worker` taking so many milliseconds an image.
     pub fn start(&self, name: &str, part: &str, milliseconds: u64) -> Process {
+        self.start_limited(name, part, milliseconds, u64::MAX)
+    }
+
+    /// As [`Fleet::start`], with at most so many KiB of address space, beyond which the system lets the process die.
+    pub fn start_limited(&self, name: &str, part: &str, milliseconds: u64, memory_kib: u64) -> Process {
         let config = self.folder.path().join(format!("{name}.toml"));
         let scratch = self.folder.path().join(format!("{name}-scratch"));
         std::fs::write(&config, text(&self.settings, &scratch)).expect("a temporary folder");
-        let mut command = Command::new(&self.program);
+        let limit = if memory_kib == u64::MAX { "unlimited".to_owned() } else { memory_kib.to_string() };
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -v "$1"; shift; exec "$@""#, "limited", &limit]).arg(&self.program);
         command.arg(part).arg(&config).arg(milliseconds.to_string());
         Process::start(&mut command, &self.log(name), None)
     }

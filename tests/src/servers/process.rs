@@ -61,6 +61,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
