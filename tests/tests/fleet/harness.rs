@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use hiresmed_coordinator::{Dispatcher, Ending, Ledger, Planner, dispatcher};
 use hiresmed_protocol::{
     Digest, Job, Plan, RequestId, SiteId, Work, keys,
-    manifest::{Execution, Image},
+    manifest::{Execution, File, Image},
     outcome::{Output, Stage, Success},
     parse,
     request::{BackgroundMode, Blend},
@@ -113,7 +113,7 @@ impl Site {
     }
 }
 
-/// Does a synthesis job's work: for each image a file with a few bytes.
+/// Does a synthesis job's work: for each image a file and a mask with a few bytes.
 pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, Failure> {
     let Job { work: Work::Synthesise(work), .. } = context.job() else {
         return Err(Failure::Permanent { stage: None, reason: "no synthesis job".to_owned() });
@@ -123,14 +123,16 @@ pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, 
         context.check()?;
         let file = format!("images/{}.dcm", index.stem());
         let output = context.output(environment, &*file, format!("image {index}").into_bytes())?;
-        success.images.push(image(index, &output));
-        success.outputs.push(output);
+        let mask = format!("masks/{}.png", index.stem());
+        let mask = context.output(environment, &*mask, format!("mask {index}").into_bytes())?;
+        success.images.push(image(index, &output, &mask));
+        success.outputs.extend([output, mask]);
         context.progress(Stage::Outputs, done as u64 + 1, work.images.count);
     }
     Ok(success)
 }
 
-fn image(index: hiresmed_protocol::ImageIndex, output: &Output) -> Image {
+fn image(index: hiresmed_protocol::ImageIndex, output: &Output, mask: &Output) -> Image {
     let execution = Execution { provider: "none".to_owned(), runtime_version: "0".to_owned(), batch_size: 1 };
     Image {
         file: output.file.clone(),
@@ -139,7 +141,7 @@ fn image(index: hiresmed_protocol::ImageIndex, output: &Output) -> Image {
         seed: 0,
         models: Default::default(),
         lesions: Vec::new(),
-        mask: None,
+        mask: Some(File { file: mask.file.clone(), sha256: mask.sha256 }),
         background: None,
         yolo: None,
         candidates: None,
