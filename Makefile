@@ -41,7 +41,7 @@ test-tools: runtimes trainer-runtime
 test: test-tools ## run every test, the ones against libtorch and the end-to-end ones included
 	$(environment); \
 	export HIRESMED_TEST_PYTHON="$$PWD/.runtimes/test-python/bin/python"; \
-	cargo build --locked -p hiresmed-cli; \
+	cargo build --locked -p hiresmed-cli -p hiresmed-coordinator; \
 	cargo build --locked -p hiresmed-worker --features training --bin hiresmed-trainer; \
 	cargo test --locked --workspace; \
 	cargo test --locked -p hiresmed-models -p hiresmed-worker --features training

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hiresmed_protocol::{
     Digest, ImageIndex, Job, SiteId, Work, keys,
-    manifest::{Execution, Image},
+    manifest::{Execution, File, Image},
     outcome::{Output, Stage, Success},
     request::{BackgroundMode, Blend},
 };
@@ -30,7 +30,7 @@ pub async fn furnish(store: &dyn Store, site: &SiteId) -> store::Result<()> {
     Ok(())
 }
 
-/// Does a synthesis job's work: for each image a file with a few bytes, which depend on the image alone.
+/// Does a synthesis job's work: for each image a file and a mask with a few bytes, which depend on the image alone.
 ///
 /// # Errors
 /// As a real job: cancelled, interrupted, or the store's.
@@ -43,8 +43,10 @@ pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, 
         context.check()?;
         let file = format!("images/{}.dcm", index.stem());
         let output = context.output(environment, &*file, format!("image {index}").into_bytes())?;
-        success.images.push(image(index, &output));
-        success.outputs.push(output);
+        let mask = format!("masks/{}.png", index.stem());
+        let mask = context.output(environment, &*mask, format!("mask {index}").into_bytes())?;
+        success.images.push(image(index, &output, &mask));
+        success.outputs.extend([output, mask]);
         context.progress(Stage::Outputs, done as u64 + 1, work.images.count);
     }
     Ok(success)
@@ -79,7 +81,7 @@ fn starve() -> ! {
     }
 }
 
-fn image(index: ImageIndex, output: &Output) -> Image {
+fn image(index: ImageIndex, output: &Output, mask: &Output) -> Image {
     let execution = Execution { provider: "none".to_owned(), runtime_version: "0".to_owned(), batch_size: 1 };
     Image {
         file: output.file.clone(),
@@ -88,7 +90,7 @@ fn image(index: ImageIndex, output: &Output) -> Image {
         seed: 0,
         models: Default::default(),
         lesions: Vec::new(),
-        mask: None,
+        mask: Some(File { file: mask.file.clone(), sha256: mask.sha256 }),
         background: None,
         yolo: None,
         candidates: None,

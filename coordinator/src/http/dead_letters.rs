@@ -52,10 +52,8 @@ pub struct DeadLetterPage {
 #[serde(deny_unknown_fields)]
 pub struct DeadLetterQuery {
     /// Only those of this site. Default: of all.
-    #[serde(default)]
     pub site: Option<SiteId>,
     /// The previous page's `next_cursor`; none for the first page.
-    #[serde(default)]
     pub cursor: Option<String>,
 }
 

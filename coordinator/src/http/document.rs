@@ -56,10 +56,24 @@ pub fn describe(api: TransformOpenApi<'_>) -> TransformOpenApi<'_> {
     })
 }
 
+/// Leaves out what only the code needs, and says of requests what a caller needs to know.
+pub fn finish(mut description: OpenApi) -> OpenApi {
+    if let Some(components) = &mut description.components {
+        // Parameters stand at their operations.
+        components.schemas.retain(|name, _| !name.ends_with("Path") && !name.ends_with("Query"));
+        if let Some(request) = components.schemas.get_mut("Request") {
+            let text = "What a site asks for; `kind` chooses what. Every default is filled in when it is accepted.";
+            request.json_schema.insert("description".to_owned(), text.into());
+        }
+    }
+    description
+}
+
 /// The description as it is served.
-pub fn text(description: OpenApi) -> String {
+pub fn text(description: &OpenApi) -> String {
     // Plain data with string keys: serialising it into memory has no way to fail.
-    serde_json::to_string_pretty(&description).unwrap_or_default()
+    // Links within the code's documentation lead nowhere here.
+    serde_json::to_string_pretty(description).unwrap_or_default().replace("[`", "`").replace("`]", "`")
 }
 
 /// The answer of `/v1/openapi.json`.

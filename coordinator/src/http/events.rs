@@ -13,6 +13,7 @@ use axum::{
 use futures::{Stream, stream};
 use hiresmed_protocol::{Event as Told, Happening, RequestId, keys};
 use hiresmed_services::queue::Subscription;
+use schemars::generate::SchemaSettings;
 use tokio::time::Instant;
 
 use super::{Api, caller::Reader, document::body, extract::Path, problem::Problem, requests::RequestPath};
@@ -122,16 +123,17 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .description(
             "The first event is `status` with a `RequestStatus`: whoever connects again knows where things stand and has \
              missed nothing that counts. Then come `planned`, `started`, `progress`, `image_done`, `image_failed`, \
-             `stages`, `training_loss`, `ended` (a job), `completed` and `aborted`, each with an `Event`. After the \
+             `stages`, `training_loss`, `ended` (a job), `completed` and `aborted`, each with data of the schema \
+             `x-event-data`. After the \
              request's end come `status` once more and `end`, and the stream closes: do not connect again then. Events \
              may be lost; the status is the truth.",
         );
-    let description = "Events, one a block, their data in JSON.";
-    let response = aide::generate::in_context(|context| {
-        // Referred to in the text: whoever generates a client gets the types.
-        context.schema.subschema_for::<Told>();
-        body("text/event-stream", description, schemars::json_schema!({ "type": "string" }))
-    });
+    let text = schemars::json_schema!({ "type": "string" });
+    let mut response = body("text/event-stream", "Events, one a block, their data in JSON.", text);
+    // No part of the body's own schema: a stream of blocks is text. Whole, so that it can be taken out as it stands.
+    let whole = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let event = whole.into_generator().into_root_schema_for::<Told>();
+    response.extensions.insert("x-event-data".to_owned(), event.to_value());
     let responses = operation.inner_mut().responses.get_or_insert_default();
     let response = aide::openapi::ReferenceOr::Item(response);
     responses.responses.insert(aide::openapi::StatusCode::Code(200), response);

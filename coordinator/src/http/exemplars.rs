@@ -79,7 +79,10 @@ async fn pictures(request: Request) -> Result<(Bytes, Bytes), Problem> {
             Some("crop") => &mut crop,
             Some("mask") => &mut mask,
             _ => {
-                return Err(Problem::faults("there are parts other than `crop` and `mask`; leave them out", Vec::new()));
+                return Err(Problem::faults(
+                    "there are parts other than `crop` and `mask`; leave them out",
+                    Vec::new(),
+                ));
             }
         };
         let mut bytes = BytesMut::new();

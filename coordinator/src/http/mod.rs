@@ -122,9 +122,8 @@ impl Api {
 
 /// The routes of the API with everything around them.
 pub fn router(api: &Api) -> Router {
-    let mut description = document::begin();
-    let documented = quick(api).merge(uploads()).finish_api_with(&mut description, document::describe);
-    let text = document::text(description);
+    let (documented, description) = documented(api);
+    let text = document::text(&description);
     documented
         .route("/v1/openapi.json", axum::routing::get(move || std::future::ready(document::response(&text))))
         .fallback(async || Problem::not_found("there is nothing at this path; /v1/openapi.json says what there is"))
@@ -136,11 +135,11 @@ pub fn router(api: &Api) -> Router {
         .with_state(api.clone())
 }
 
-/// The document that `/v1/openapi.json` answers with.
-pub fn openapi(api: &Api) -> OpenApi {
+/// The routes that are described, with their description.
+fn documented(api: &Api) -> (Router<Api>, OpenApi) {
     let mut description = document::begin();
-    let _ = quick(api).merge(uploads()).finish_api_with(&mut description, document::describe);
-    description
+    let routes = quick(api).merge(uploads()).finish_api_with(&mut description, document::describe);
+    (routes, document::finish(description))
 }
 
 /// Calls with small bodies, which are answered within [`Limits::answer_s`].

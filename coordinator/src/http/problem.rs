@@ -38,6 +38,7 @@ pub struct Problem {
     detail: String,
     /// Everything that is wrong with the values that were sent; empty for other problems.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     faults: Vec<Fault>,
     #[serde(skip)]
     retry_after_s: Option<u64>,

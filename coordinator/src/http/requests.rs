@@ -127,7 +127,6 @@ pub struct PageQuery {
     #[schemars(range(min = 1, max = 100))]
     pub limit: u32,
     /// The previous page's `next_cursor`; none for the first page.
-    #[serde(default)]
     pub cursor: Option<String>,
 }
 

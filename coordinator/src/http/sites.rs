@@ -82,7 +82,7 @@ pub struct ApiKeyList {
 pub struct ApiKeyRequest {
     /// At least one role.
     #[schemars(length(min = 1), extend("example" = ["submit", "read"]))]
-    pub roles: BTreeSet<Role>,
+    pub roles: Vec<Role>,
 }
 
 /// The name of a site in the path.
@@ -206,7 +206,7 @@ pub async fn create_key(
         };
         return Err(Problem::faults("a key without roles allows nothing", vec![fault]));
     }
-    let (record, secret) = api.sites.create_key(&path.site, wanted.roles).await?;
+    let (record, secret) = api.sites.create_key(&path.site, wanted.roles.into_iter().collect()).await?;
     let secret = key::text(&record.key, &secret);
     Ok((StatusCode::CREATED, Answer(NewApiKey { secret, key: record.into() })).into_response())
 }

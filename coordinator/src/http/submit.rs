@@ -152,6 +152,21 @@ fn check_name(request: &Request, caller: &Submitter) -> Result<(), Problem> {
     }
 }
 
+/// Calls that take the id of what was submitted.
+const FOLLOWING: [&str; 3] = ["get_request", "list_results", "cancel_request"];
+
+fn link(operation: &str) -> (String, aide::openapi::ReferenceOr<aide::openapi::Link>) {
+    let link = aide::openapi::Link {
+        operation: aide::openapi::LinkOperation::OperationId(operation.to_owned()),
+        description: None,
+        request_body: None,
+        parameters: [("id".to_owned(), json!("$response.body#/id"))].into_iter().collect(),
+        server: None,
+        extensions: Default::default(),
+    };
+    (operation.to_owned(), aide::openapi::ReferenceOr::Item(link))
+}
+
 /// Documents [`submit`].
 pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     let mut operation = operation
@@ -166,6 +181,9 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .response_with::<200, Json<RequestStatus>, _>(|response| response.description("Accepted before; nothing new."))
         .with(problems(&[409, 429]));
     let inner = operation.inner_mut();
+    if let Some(aide::openapi::ReferenceOr::Item(body)) = &mut inner.request_body {
+        body.description = Some("The request in JSON; `kind` chooses what is asked for.".to_owned());
+    }
     if let Some(aide::openapi::ReferenceOr::Item(body)) = &mut inner.request_body
         && let Some(media) = body.content.get_mut("application/json")
     {
@@ -180,6 +198,7 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
             if let Some(aide::openapi::ReferenceOr::Item(response)) = found {
                 let location = text_header("The path of the request.");
                 response.headers.insert("Location".to_owned(), aide::openapi::ReferenceOr::Item(location));
+                response.links.extend(FOLLOWING.map(link));
             }
         }
     }
