@@ -21,7 +21,8 @@
 //! - A broker tells how many messages are ready; how many are unacknowledged only its management interface knows:
 //!   [`Depth::unacknowledged`] is optional. Purging takes the ready ones only.
 //! - Reading dead letters without taking them is get and return, which counts as a delivery: the dead queue needs to be
-//!   without a limit (RabbitMQ 4 sets 20 by default).
+//!   without a limit (RabbitMQ 4 sets 20 by default). `x-delivery-limit` -1, which says so to RabbitMQ 4, is taken by 3.10
+//!   too, and makes it drop a message at its first return: a limit that nobody reaches is safe on both.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -53,7 +53,8 @@ fn peak_bytes() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_creators_on_many_connections_one_wins() {
     let settings = Seaweed::shared().fresh();
-    for round in 0..10 {
+    // SeaweedFS lets who meets another wait for whole seconds.
+    for round in 0..4 {
         let key = format!("race/{round}/done.json");
         let calls = (0..24).map(|call| {
             let (settings, key) = (settings.clone(), key.clone());

@@ -196,14 +196,18 @@ pub async fn dead_letters_come_back_or_go(broker: Broker) {
 pub async fn dies_at_the_delivery_limit(broker: Broker) {
     let queue = with_queue(&broker).await;
     publish(&queue, 2).await;
-    for count in 0..4 {
+    // A requeued message comes to the consumer that requeued it: a broker may have sent it before that one is gone, and then
+    // its going counts too.
+    for counts in [0..2, 2..4] {
         let mut consumer = broker().await.consume("q", 1).await.expect("consume");
-        let delivery = next(&mut consumer).await;
-        assert_eq!((delivery.message.id.as_str(), delivery.delivery_count), ("m0", count));
-        match count % 2 {
-            0 => delivery.requeue().await.expect("requeue"),
-            _ => consumer.close().await.expect("close"),
+        for count in counts.clone() {
+            let delivery = next(&mut consumer).await;
+            assert_eq!((delivery.message.id.as_str(), delivery.delivery_count), ("m0", count));
+            if count == counts.start {
+                delivery.requeue().await.expect("requeue");
+            }
         }
+        consumer.close().await.expect("close");
     }
     let letters = dead(&broker, 1).await;
     assert_eq!((letters[0].message.id.as_str(), letters[0].reason), ("m0", DeathReason::DeliveryLimit));

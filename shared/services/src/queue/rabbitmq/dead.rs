@@ -10,7 +10,7 @@ use futures::{FutureExt, future::BoxFuture};
 use lapin::{
     Channel,
     message::BasicGetMessage,
-    options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio::time::{Instant, sleep};
@@ -99,6 +99,9 @@ async fn detached<T: Send + 'static>(shared: &Arc<Shared>, work: Work<T>) -> Res
         let lock = lock(&shared).await?;
         let channel = shared.consuming.channel(shared.patience.connect).await?;
         let worked = work(&shared, &channel).await;
+        // Together and before the closing: what a closing channel gives back comes in no order. Tag 0 means all.
+        let all = BasicNackOptions { multiple: true, requeue: true };
+        let _ = channel.basic_nack(0, all).await;
         let _ = channel.close(200, "looked".into()).await;
         let result = match worked {
             Ok((result, taken)) => {

@@ -11,7 +11,7 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::ShortString,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Shared,
@@ -29,7 +29,7 @@ const WINDOW: usize = 512;
 const IDLE: usize = 16;
 
 /// How often messages are published again after the connection was lost.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 10;
 
 /// The wait before that.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +88,7 @@ pub(super) async fn batch(shared: &Shared, queue: &str, messages: Vec<Message>) 
         }
     }
     let mut cause = String::new();
+    let deadline = Instant::now() + shared.patience.connect;
     for attempt in 0..ATTEMPTS {
         if pending.is_empty() {
             break;
@@ -98,6 +99,11 @@ pub(super) async fn batch(shared: &Shared, queue: &str, messages: Vec<Message>) 
         let channel = match shared.publishers.take(&shared.publishing, &shared.endpoint, shared.patience.connect).await
         {
             Ok(channel) => channel,
+            // The connection was lost while the channel was made; the wait for a new one has its own bound.
+            Err(Error::Unreachable { cause: lost, .. }) if Instant::now() < deadline => {
+                cause = lost;
+                continue;
+            }
             Err(error) if results.iter().all(Option::is_none) => return Err(error),
             Err(error) => {
                 cause = error.to_string();
