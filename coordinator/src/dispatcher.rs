@@ -23,7 +23,7 @@ mod run;
 mod shares;
 
 use run::Run;
-pub use shares::Shares;
+pub use shares::{Holding, Shares};
 
 /// How a dispatcher behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

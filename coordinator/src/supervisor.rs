@@ -6,17 +6,18 @@
 //! coordinator leads.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use hiresmed_protocol::{RequestId, SiteId};
+use hiresmed_protocol::{RequestId, SiteId, job::Kind};
 use hiresmed_services::{
     Services,
     cache::{Cache, Token},
     queue::{Queue, backoff},
 };
+use hiresmed_telemetry::Metrics;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -53,6 +54,8 @@ struct Shared {
     running: Mutex<BTreeSet<RequestId>>,
     tasks: TaskTracker,
     submitted: Notify,
+    /// Jobs in flight and waiting, as last shown.
+    shown: Mutex<BTreeMap<(Kind, SiteId), (usize, usize)>>,
     stop: CancellationToken,
 }
 
@@ -61,8 +64,9 @@ impl Supervisor {
     pub fn new(services: &Services, options: dispatcher::Options, stop: CancellationToken) -> Self {
         let (ledger, shares) = (Ledger::new(services.store.clone()), Shares::new(options.window));
         let (queue, cache) = (services.queue.clone(), services.cache.clone());
-        let (running, tasks, submitted) = (Mutex::default(), TaskTracker::new(), Notify::new());
-        Self { shared: Arc::new(Shared { ledger, queue, cache, options, shares, running, tasks, submitted, stop }) }
+        let (running, tasks, submitted, shown) = (Mutex::default(), TaskTracker::new(), Notify::new(), Mutex::default());
+        let shared = Shared { ledger, queue, cache, options, shares, running, tasks, submitted, shown, stop };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Declares the queues and takes up what the store says is open, whenever this coordinator leads.
@@ -84,6 +88,26 @@ impl Supervisor {
         self.shared.ledger.open(site, request).await?;
         self.shared.submitted.notify_one();
         Ok(())
+    }
+
+    /// Brings the metrics of jobs in flight and waiting up to date, as far as this coordinator dispatches them.
+    pub fn observe(&self, metrics: &Metrics) {
+        // A series that was shown goes to zero; it does not stay at its last value.
+        let mut shown = self.shared.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for value in shown.values_mut() {
+            *value = (0, 0);
+        }
+        for held in self.shared.shares.holdings() {
+            let kind = if held.queue.starts_with("training") { Kind::TrainRound } else { Kind::Synthesise };
+            let (in_flight, backlog) = shown.entry((kind, held.site)).or_default();
+            (*in_flight, *backlog) = (*in_flight + held.in_flight, *backlog + held.backlog);
+        }
+        let mut by_kind = BTreeMap::new();
+        for ((kind, site), (in_flight, backlog)) in shown.iter() {
+            metrics.set_backlog(kind.as_str(), site.as_str(), *backlog as u64);
+            *by_kind.entry(*kind).or_default() += *in_flight;
+        }
+        by_kind.into_iter().for_each(|(kind, jobs): (Kind, usize)| metrics.set_jobs_in_flight(kind.as_str(), jobs as u64));
     }
 
     /// Cancels a request.

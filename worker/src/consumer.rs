@@ -23,6 +23,9 @@ use crate::{
     record::{self, Record},
 };
 
+/// The header of a message with its W3C trace context.
+const TRACE_HEADER: &str = "traceparent";
+
 /// Of so many deliveries one is looked for in the queues in reverse order, so that work nobody waits for goes on as well.
 const PATIENCE: usize = 5;
 
@@ -140,7 +143,10 @@ impl Worker {
             warn!(message = %delivery.message.id, "message is no job, rejecting it");
             return settle(delivery.reject().await);
         };
-        let span = info_span!("job", id = %job.id, kind = %job.work.kind(), attempt = job.attempt);
+        let trace = delivery.message.headers.get(TRACE_HEADER).map_or("", String::as_str);
+        let span = info_span!(
+            "job", id = %job.id, kind = %job.work.kind(), attempt = job.attempt, request = %job.request, site = %job.site, trace
+        );
         self.work(job, delivery, cancellations, drain).instrument(span).await
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hiresmed_protocol::{
-    Attempt, Event, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
+    Attempt, Digest, Event, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
     job::ImageRange,
     keys,
     outcome::{Failure, Success},
@@ -285,7 +285,16 @@ impl<'a> Run<'a> {
 fn message(job: &Job) -> Result<Message, Error> {
     let payload = serde_json::to_vec(job)
         .map_err(|error| Error::Document { key: job.id.to_string(), cause: error.to_string() })?;
-    Ok(Message::new(job.id.as_str(), payload))
+    let mut message = Message::new(job.id.as_str(), payload);
+    message.headers.insert("traceparent".to_owned(), trace_parent(job));
+    Ok(message)
+}
+
+/// W3C trace context (Trace Context level 1, 3.2) of a job: the trace is the request's, the parent the job's, both by digest, so that
+/// whoever sees the same job names the same trace.
+fn trace_parent(job: &Job) -> String {
+    let (trace, parent) = (Digest::of(job.request.as_str().as_bytes()).to_string(), Digest::of(job.id.as_str().as_bytes()).to_string());
+    format!("00-{}-{}-01", &trace[..32], &parent[..16])
 }
 
 /// The reason and the outcome of an attempt that asks for another one.

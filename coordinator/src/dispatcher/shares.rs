@@ -26,6 +26,19 @@ pub struct Shares {
     state: Mutex<State>,
 }
 
+/// Jobs of a site in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The site.
+    pub site: SiteId,
+    /// The queue.
+    pub queue: String,
+    /// Published and not settled.
+    pub in_flight: usize,
+    /// To be published when there is room.
+    pub backlog: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     sites: BTreeMap<SiteId, Site>,
@@ -96,6 +109,24 @@ impl Shares {
         state.entries.insert(request.clone(), entry);
         drop(state);
         Ticket { shares: self.clone(), request: request.clone(), notify }
+    }
+
+    /// What each site holds in each queue, for metrics.
+    pub fn holdings(&self) -> Vec<Holding> {
+        let state = self.state();
+        let mut held: BTreeMap<(&SiteId, &str), (usize, usize)> = BTreeMap::new();
+        for entry in state.entries.values() {
+            let (in_flight, backlog) = held.entry((&entry.site, &entry.queue)).or_default();
+            *in_flight += entry.in_flight;
+            *backlog += entry.ready;
+        }
+        let holding = |((site, queue), (in_flight, backlog)): ((&SiteId, &str), (usize, usize))| Holding {
+            site: site.clone(),
+            queue: queue.to_owned(),
+            in_flight,
+            backlog,
+        };
+        held.into_iter().map(holding).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -293,6 +324,8 @@ mod tests {
         let second = join(&shares, "r2", "b", 1.0);
         let training = shares.join(&"t1".parse().unwrap(), &"a".parse().unwrap(), 1.0, "training.batch".to_owned());
         assert_eq!((first.update(0, 5, &[]), second.update(0, 5, &[]), training.update(0, 1, &[])), (2, 0, 1));
+        let held: Vec<_> = shares.holdings().into_iter().map(|held| (held.in_flight, held.backlog)).collect();
+        assert_eq!(held, [(2, 3), (1, 0), (0, 5)]);
         drop(first);
         assert_eq!(second.update(0, 5, &[]), 2);
     }

@@ -72,6 +72,7 @@ pub fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'
 
 /// `GET /metrics`.
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
+    api.supervisor.observe(&api.metrics);
     let text = api.metrics.render().map_err(|error| Problem::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
