@@ -66,7 +66,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(30), confirm: Duration::from_secs(30), notice: Duration::from_secs(2) }
+        Self { connect: Duration::from_secs(30), confirm: Duration::from_secs(8), notice: Duration::from_secs(2) }
     }
 }
 
