@@ -40,7 +40,7 @@ impl Process {
         let watchdog = Command::new("sh")
             .args([
                 "-c",
-                r#"cat >/dev/null; kill -9 -- "-$1" 2>/dev/null; if [ -n "$2" ]; then rm -rf -- "$2"; fi"#,
+                r#"cat >/dev/null; kill -KILL "-$1" 2>/dev/null; if [ -n "$2" ]; then rm -rf -- "$2"; fi"#,
                 "watchdog",
             ])
             .arg(child.id().to_string())
