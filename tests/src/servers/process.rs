@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 /// How long a server may take until it answers; it has two cores to share with the compiler.
 const READY: Duration = Duration::from_secs(120);
 
@@ -38,7 +40,7 @@ impl Process {
         let watchdog = Command::new("sh")
             .args([
                 "-c",
-                r#"cat >/dev/null; kill -9 "$1" 2>/dev/null; if [ -n "$2" ]; then rm -rf -- "$2"; fi"#,
+                r#"cat >/dev/null; kill -KILL "-$1" 2>/dev/null; if [ -n "$2" ]; then rm -rf -- "$2"; fi"#,
                 "watchdog",
             ])
             .arg(child.id().to_string())
@@ -57,7 +59,10 @@ impl Process {
         // In this order: the process id may be another's as soon as we have waited for it.
         let _ = self.watchdog.kill();
         let _ = self.watchdog.wait();
-        let _ = self.child.kill();
+        // The whole group: some servers are the child of a shell script.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 

@@ -43,13 +43,6 @@ async fn read(store: &Arc<dyn Store>, key: &str) -> std::io::Result<Vec<u8>> {
         .await
 }
 
-/// The largest resident memory so far, in bytes.
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_creators_on_many_connections_one_wins() {
     let settings = Seaweed::shared().fresh();

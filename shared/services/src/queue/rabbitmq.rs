@@ -58,7 +58,7 @@ pub struct Address {
 pub struct Patience {
     /// For a connection, where there is none; all attempts and the waits between them.
     pub connect: Duration,
-    /// For the broker's confirmation of a message, while none comes at all.
+    /// For the broker's confirmation of a message, while none comes at all; then it is published again, within `connect`.
     pub confirm: Duration,
     /// For a connection when an event or a control message is to be sent: those are worth less than the sender's time.
     pub notice: Duration,
@@ -66,7 +66,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(30), confirm: Duration::from_secs(30), notice: Duration::from_secs(2) }
+        Self { connect: Duration::from_secs(30), confirm: Duration::from_secs(8), notice: Duration::from_secs(2) }
     }
 }
 

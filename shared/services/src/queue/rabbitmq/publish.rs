@@ -90,7 +90,7 @@ pub(super) async fn batch(shared: &Shared, queue: &str, messages: Vec<Message>) 
     let mut cause = String::new();
     let deadline = Instant::now() + shared.patience.connect;
     for attempt in 0..ATTEMPTS {
-        if pending.is_empty() {
+        if pending.is_empty() || (attempt > 0 && Instant::now() >= deadline) {
             break;
         }
         if attempt > 0 {
@@ -247,8 +247,9 @@ impl Stop {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Stop::Lost(cause) => Outcome::Lost(cause.clone()),
-            Stop::Refused(cause) | Stop::Silent(cause) => Outcome::Refused(cause.clone()),
+            // A broker that has just started may swallow what comes before its queue has a leader: once more.
+            Stop::Lost(cause) | Stop::Silent(cause) => Outcome::Lost(cause.clone()),
+            Stop::Refused(cause) => Outcome::Refused(cause.clone()),
         }
     }
 }
@@ -279,7 +280,7 @@ async fn confirm_first<'a>(
                 "no answer within {} s; the broker may be short of memory or disk: see its alarms",
                 patience.as_secs()
             );
-            (Outcome::Refused(cause.clone()), Some(Stop::Silent(cause)))
+            (Outcome::Lost(cause.clone()), Some(Stop::Silent(cause)))
         }
     };
     done.push((index, name, outcome));
