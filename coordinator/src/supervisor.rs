@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use hiresmed_protocol::{RequestId, SiteId};
+use hiresmed_protocol::{RequestId, SiteId, keys};
 use hiresmed_services::queue::{Queue, backoff};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -88,8 +88,15 @@ impl Supervisor {
             return;
         }
         self.shared.tasks.spawn(async move {
-            shared.finish(&site, &request).await;
-            shared.running().remove(&request);
+            loop {
+                shared.finish(&site, &request).await;
+                shared.running().remove(&request);
+                // Opened again while this task ended: whoever did so saw it still running.
+                let again = shared.is_marked(&site, &request).await && !shared.stop.is_cancelled();
+                if !again || !shared.running().insert(request.clone()) {
+                    return;
+                }
+            }
         });
     }
 }
@@ -102,6 +109,10 @@ impl Shared {
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeSet<RequestId>> {
         // A set is whole after every call, also where a thread panicked in between.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn is_marked(&self, site: &SiteId, request: &RequestId) -> bool {
+        matches!(self.ledger.store().head(&keys::open(site, request)).await, Ok(Some(_)))
     }
 
     /// Dispatches a request until it is over or this process stops.
@@ -128,17 +139,20 @@ impl Shared {
     async fn dispatch(&self, site: &SiteId, request: &RequestId) -> Result<bool, Error> {
         match self.dispatcher(site).run(request, &self.stop).await {
             Ok(Ending::Stopped) => return Ok(true),
-            Ok(ending) => {
-                // A job that a person opened again while the others ended is not known to the dispatcher that ran.
-                if matches!(ending, Ending::Completed { .. }) && !status::of(&self.ledger, request).await?.is_over() {
-                    return Ok(false);
-                }
-                info!(%site, %request, ?ending, "request ended");
+            Ok(ending) => info!(%site, %request, ?ending, "request ended"),
+            Err(Error::UnknownRequest(_)) => {
+                warn!(%site, %request, "the store has no such request, forgetting it");
+                self.ledger.close(site, request).await?;
+                return Ok(true);
             }
-            Err(Error::UnknownRequest(_)) => warn!(%site, %request, "the store has no such request, forgetting it"),
             Err(error) => return Err(error),
         }
         self.ledger.close(site, request).await?;
-        Ok(true)
+        // Asked after the mark is gone: a job may have been opened again while the others ended, and its mark with it.
+        if status::of(&self.ledger, request).await?.is_over() {
+            return Ok(true);
+        }
+        self.ledger.open(site, request).await?;
+        Ok(false)
     }
 }
