@@ -1,6 +1,6 @@
 //! The HTTP API of the coordinator, by which sites submit requests and fetch results, and operators run the fleet.
 //!
-//! A file for each kind of resource; [`problem`] has every failure, [`caller`] who may do what, [`document`] the OpenAPI
+//! A file for each kind of resource; [`problem`] has every failure, `caller` who may do what, `document` the OpenAPI
 //! description, which is made from the handlers' own types.
 
 mod caller;

@@ -57,7 +57,7 @@ pub struct Fault {
 }
 
 impl Problem {
-    /// A problem of the given status code, one of those that [`title`] knows.
+    /// A problem of the given status code, one of those that are documented.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let (slug, title) = title(status.as_u16());
         let kind = format!("urn:hiresmed:problem:{slug}");
