@@ -3,7 +3,10 @@
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use hiresmed_services::Services;
 use hiresmed_telemetry::Metrics;
 use rustls::{
@@ -47,14 +50,17 @@ pub async fn serve(settings: &Settings, services: Services, stop: CancellationTo
         stopping.graceful_shutdown(Some(patience));
     });
     info!(address = %local, tls = tls.is_some(), "listening");
+    let mut server = axum_server::from_tcp(listener)?.handle(handle);
+    // Who connects and says nothing, or not the whole head of a call, does not keep the connection.
+    let idle = Duration::from_secs(settings.limits.idle_s);
+    server = server.first_request_timeout(idle);
+    server.http_builder().http1().header_read_timeout(idle);
     let served = match tls {
         Some(config) => {
-            axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(Arc::new(config)))?
-                .handle(handle)
-                .serve(service)
-                .await
+            let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(Arc::new(config)));
+            server.acceptor(acceptor).serve(service).await
         }
-        None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await,
+        None => server.serve(service).await,
     };
     stop.cancel();
     supervisor.stopped().await;

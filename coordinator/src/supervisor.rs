@@ -224,17 +224,20 @@ impl Shared {
         let weight = Sites::new(self.ledger.clone()).get(site).await?.map_or(1.0, |site| site.weight);
         match self.dispatcher(site, weight).run(request, term).await {
             Ok(Ending::Stopped) => return Ok(true),
-            Ok(ending) => {
-                // A job that a person opened again while the others ended is not known to the dispatcher that ran.
-                if matches!(ending, Ending::Completed { .. }) && !status::of(&self.ledger, request).await?.is_over() {
-                    return Ok(false);
-                }
-                info!(%site, %request, ?ending, "request ended");
+            Ok(ending) => info!(%site, %request, ?ending, "request ended"),
+            Err(Error::UnknownRequest(_)) => {
+                warn!(%site, %request, "the store has no such request, forgetting it");
+                self.ledger.close(site, request).await?;
+                return Ok(true);
             }
-            Err(Error::UnknownRequest(_)) => warn!(%site, %request, "the store has no such request, forgetting it"),
             Err(error) => return Err(error),
         }
         self.ledger.close(site, request).await?;
-        Ok(true)
+        // Asked after the mark is gone: a job may have been opened again while the others ended, and its mark with it.
+        if status::of(&self.ledger, request).await?.is_over() {
+            return Ok(true);
+        }
+        self.ledger.open(site, request).await?;
+        Ok(false)
     }
 }

@@ -11,7 +11,7 @@ use axum::{
     },
 };
 use futures::{Stream, stream};
-use hiresmed_protocol::{Event as Told, Happening, RequestId, keys};
+use hiresmed_protocol::{Event as Told, Happening, RequestId};
 use hiresmed_services::queue::Subscription;
 use schemars::generate::SchemaSettings;
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ pub async fn get(State(api): State<Api>, caller: Reader, Path(path): Path<Reques
 enum Next {
     /// Waits for events, and looks at the store at that time.
     Listen(Instant),
-    /// Sends where the request stands, then the end.
+    /// Sends where the request stands, then the end if it is over.
     Status,
     /// Sends the end.
     End,
@@ -89,8 +89,9 @@ impl Listener {
                     }
                 }
                 Next::Status => {
-                    self.next = Next::End;
-                    let status = self.api.status(&self.id, self.created_at.clone()).await.ok()?;
+                    let status = self.api.clone().status(&self.id, self.created_at.clone()).await.ok()?;
+                    // Open where a failed job was opened again while the others ended.
+                    self.next = if status.is_open() { Next::Listen(Instant::now() + LOOK) } else { Next::End };
                     return Some(event("status", &status));
                 }
                 Next::End => {
@@ -103,8 +104,8 @@ impl Listener {
     }
 
     async fn look(&mut self) -> Result<(), Error> {
-        let open = self.api.ledger.store().head(&keys::open(&self.site, &self.id)).await?.is_some();
-        self.next = if open { Next::Listen(Instant::now() + LOOK) } else { Next::Status };
+        let over = self.api.clone().is_over(&self.site, &self.id).await?;
+        self.next = if over { Next::Status } else { Next::Listen(Instant::now() + LOOK) };
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP API of the coordinator, by which sites submit requests and fetch results, and operators run the fleet.
 //!
-//! A file for each kind of resource; [`problem`] has every failure, [`caller`] who may do what, [`document`] the OpenAPI
+//! A file for each kind of resource; [`problem`] has every failure, `caller` who may do what, `document` the OpenAPI
 //! description, which is made from the handlers' own types.
 
 mod caller;
@@ -39,7 +39,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use hiresmed_protocol::{RequestId, SiteId};
+use hiresmed_protocol::{RequestId, SiteId, keys};
 use hiresmed_services::{queue::Queue, store::Store};
 use hiresmed_telemetry::Metrics;
 use serde::Deserialize;
@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use self::{plans::Plans, problem::Problem, quota::Usage};
-use crate::{Ledger, Sites, Supervisor};
+use crate::{Error, Ledger, Sites, Supervisor, status};
 
 /// Bounds on what a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -117,6 +117,12 @@ impl Api {
             Some(owned) => Ok(owned.created_at),
             None => Err(Problem::not_found(format!("there is no request `{request}`"))),
         }
+    }
+
+    /// Whether nothing more comes of a request. Asked often, so the mark of what is open is looked at first.
+    async fn is_over(&self, site: &SiteId, request: &RequestId) -> Result<bool, Error> {
+        let marked = self.ledger.store().head(&keys::open(site, request)).await?.is_some();
+        Ok(!marked && status::of(&self.ledger, request).await?.is_over())
     }
 }
 

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
+use super::document::text_header;
 use crate::Error;
 
 /// The media type of a problem (RFC 9457, section 3).
@@ -56,7 +57,7 @@ pub struct Fault {
 }
 
 impl Problem {
-    /// A problem of the given status code, one of those that [`title`] knows.
+    /// A problem of the given status code, one of those that are documented.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let (slug, title) = title(status.as_u16());
         let kind = format!("urn:hiresmed:problem:{slug}");
@@ -201,6 +202,10 @@ pub fn document(context: &mut GenContext, operation: &mut Operation, statuses: &
         let description = title(*status).1.to_owned();
         let mut response = Documented { description, ..Documented::default() };
         response.content.insert(CONTENT_TYPE.to_owned(), MediaType { schema, ..MediaType::default() });
+        if matches!(status, 429 | 503) {
+            let seconds = text_header("Seconds after which the call may succeed.");
+            response.headers.insert("Retry-After".to_owned(), ReferenceOr::Item(seconds));
+        }
         let entry = responses.responses.entry(Documentable::Code(*status));
         entry.or_insert(ReferenceOr::Item(response));
     }

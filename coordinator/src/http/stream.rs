@@ -94,7 +94,7 @@ impl Samples {
                     return Ok(Some(self.sample(&image, &outputs).await?));
                 }
                 // Nothing more is made, but later jobs may have been.
-                None if self.is_over().await.map_err(io::Error::other)? => {
+                None if self.api.clone().is_over(&self.site, &self.id).await.map_err(io::Error::other)? => {
                     // Settled between the two looks.
                     if self.api.ledger.outcome(&self.id, &job).await.map_err(io::Error::other)?.is_none() {
                         self.next = images.first.0 + images.count;
@@ -104,10 +104,6 @@ impl Samples {
             }
         }
         Ok(None)
-    }
-
-    async fn is_over(&mut self) -> Result<bool, Error> {
-        Ok(self.api.ledger.store().head(&keys::open(&self.site, &self.id)).await?.is_none())
     }
 
     /// Waits until something may have changed.

@@ -1,8 +1,15 @@
 //! A request's way, from its submission to its images.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use hiresmed_protocol::Digest;
+use hiresmed_worker::jobs::Failure;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -169,4 +176,37 @@ async fn termination_ends_open_streams() {
     assert_eq!(coordinator.terminate(), Some(0));
     assert!(begun.elapsed().as_secs() < 10);
     assert!(lines.all(|line| !line.contains("event: end")), "the request has not ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_dead_letter_is_made_after_its_request_had_ended() {
+    let site = Site::open().await;
+    let (ours, operator) = (key(site.path(), "charite", ALL), key(site.path(), "fleet", &["operate"]));
+    let coordinator = Coordinator::start(site.path());
+    let path = submit(&coordinator, &ours, 4);
+    let bad = Arc::new(AtomicBool::new(true));
+    let fails = bad.clone();
+    let (drain, worker) = site.worker(1, move |environment, context| {
+        if fails.load(Ordering::Relaxed) {
+            return Err(Failure::Permanent { stage: None, reason: "bad package".to_owned() });
+        }
+        imitate(environment, context)
+    });
+    let follow = async || {
+        let lines = coordinator.lines(&ours, &format!("{path}/events"));
+        let events = tokio::task::spawn_blocking(move || events(lines)).await.unwrap();
+        events[events.len() - 2].1["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(follow().await, "failures");
+    bad.store(false, Ordering::Relaxed);
+    let letters = coordinator.get(&operator, "/v1/dead-letters").expect(200);
+    let letters = letters["items"].as_array().unwrap();
+    assert_eq!((letters.len(), &letters[0]["reason"]), (2, &json!("bad package")));
+    for letter in letters {
+        let retry = format!("/v1/dead-letters/{}/retry", letter["job"].as_str().unwrap());
+        coordinator.post(&operator, &retry, &[], json!({})).expect(204);
+    }
+    assert_eq!(follow().await, "complete");
+    drain.cancel();
+    worker.await.unwrap().unwrap();
 }
