@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 
+import networks
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PROGRAM = ROOT / "target" / "release" / "hiresmed"
@@ -22,6 +24,8 @@ PYTHON = sys.executable
 CORES = len(os.sched_getaffinity(0))
 ROUNDS = 3
 # Images: of the program's shorter and longer run, and of the peer's.
+# The shipped autoencoder that the default one is held against.
+WIDE = "lung-ct-512-wide"
 COUNTS = {512: (3, 23, 16), 1024: (2, 10, 6)}
 
 
@@ -44,7 +48,7 @@ def children_peak(command, **options):
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
-def ours_once(size, count, scratch):
+def ours_once(size, count, scratch, draws=1):
     folder = pathlib.Path(tempfile.mkdtemp(dir=scratch))
     request = folder / "request.toml"
     request.write_text(f"""version = 1
@@ -52,6 +56,7 @@ kind = "synthesise"
 count = {count}
 seed = 1
 size = {{ width = {size}, height = {size} }}
+background = {{ draws = {draws} }}
 lesions = {{ count = {{ min = 1, max = 3 }}, diameter_mm = {{ min = 4.0, max = 12.0 }} }}
 output = {{ masks = true, coco = true, yolo = false, backgrounds = false, evidence = false }}
 """)
@@ -65,16 +70,18 @@ output = {{ masks = true, coco = true, yolo = false, backgrounds = false, eviden
     return seconds, rss, manifest["stages"]
 
 
-def ours(size, scratch):
-    few, many, _ = COUNTS[size]
-    short, _, _ = ours_once(size, few, scratch)
-    long, rss, stages = ours_once(size, many, scratch)
+def ours(size, scratch, draws=1):
+    """Every image has a background of its own, or `draws` in a row share one."""
+    few, many = [draws * count for count in COUNTS[size][:2]]
+    short, _, _ = ours_once(size, few, scratch, draws)
+    long, rss, stages = ours_once(size, many, scratch, draws)
     total = sum(stage["duration_ms"] for stage in stages)
     share = sum(stage["runtime_ms"] for stage in stages) / total
-    return {"images_per_s": (many - few) / (long - short), "rss_mb": rss, "runtime_share": share, "stages": stages}
+    return {"images_per_s": (many - few) / (long - short), "rss_mb": rss, "runtime_share": share, "stages": stages,
+            "images": many}
 
 
-def peer(size, setting, scratch):
+def peer(size, setting, scratch, vqgan=None):
     """One run of the peer: `processes` of them together, from a common start to the last one's end."""
     mode, batch, processes = setting
     folder = pathlib.Path(tempfile.mkdtemp(dir=scratch))
@@ -83,6 +90,7 @@ def peer(size, setting, scratch):
     for number in range(processes):
         command = [PYTHON, HERE / "pipeline.py", "--size", size, "--mode", mode, "--batch", batch, "--threads", threads,
                    "--images", images // processes, "--out", folder / str(number), "--start", start]
+        command += ["--vqgan", vqgan] if vqgan else []
         running.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                         env=environment(threads)))
     while not all((folder / str(number) / "ready").exists() for number in range(processes)):
@@ -135,7 +143,18 @@ def alternate(size, setting, scratch):
         "images_per_s": median(0, "images_per_s"), "peer_images_per_s": median(1, "images_per_s"),
         "ratio": statistics.median(ratios), "ratios": ratios, "runtime_share": median(0, "runtime_share"),
         "rss_mb": median(0, "rss_mb"), "peer_rss_mb": median(1, "rss_mb"), "stages": rounds[-1][0]["stages"],
+        "images": rounds[-1][0]["images"],
     }
+
+
+def own_network(setting, scratch):
+    """Our network and settings against the peer with the wide network, of the same fidelity on the same held-out slices."""
+    wide = {"peer": [], "own": [], "shared": []}
+    for _ in range(ROUNDS):
+        wide["own"].append(ours(512, scratch)["images_per_s"])
+        wide["peer"].append(peer(512, setting, scratch, WIDE)["images_per_s"])
+        wide["shared"].append(ours(512, scratch, draws=4)["images_per_s"])
+    return wide
 
 
 def training():
@@ -166,6 +185,7 @@ def main():
         print("the peer's settings at 512 x 512:", flush=True)
         order = sweep(512, every, scratch)
         results[512] = (alternate(512, order[0], scratch), order[0])
+        own = own_network(order[0], scratch)
         print("the peer's fastest three at 1024 x 1024:", flush=True)
         order = sweep(1024, order[:3], scratch)
         results[1024] = (alternate(1024, order[0], scratch), order[0])
@@ -176,8 +196,14 @@ def main():
               f"(rounds {', '.join(f'{ratio:.3f}' for ratio in result['ratios'])})")
         print(f"  peak memory   {result['rss_mb']:.0f} MB  peer {result['peer_rss_mb']:.0f} MB")
         print(f"  in ONNX Runtime: {100 * result['runtime_share']:.1f} % of the stages' time; ms an image and thread, of that in it: "
-              + ", ".join(f"{stage['stage']} {stage['duration_ms'] / stage['count']:.1f} ({stage['runtime_ms'] / stage['count']:.1f})"
+              + ", ".join(f"{stage['stage']} {stage['duration_ms'] / result['images']:.1f} ({stage['runtime_ms'] / result['images']:.1f})"
                           for stage in result["stages"]))
+    scores = {package["name"]: package["scores"] for _, package in networks.packages("vqgan")}
+    fidelity = lambda name: f"{scores[name]['psnr_db']:.2f} dB, SSIM {scores[name]['ssim']:.4f}"
+    ratios = lambda side: ", ".join(f"{a / b:.2f}" for a, b in zip(own[side], own["peer"]))
+    print(f"\nown network ({fidelity(networks.packages('vqgan')[0][1]['name'])}) against the peer with {WIDE} ({fidelity(WIDE)}), 512 x 512")
+    print(f"  images/s {statistics.median(own['own']):.3f}  peer {statistics.median(own['peer']):.3f}  rounds {ratios('own')}")
+    print(f"  four images of each background: images/s {statistics.median(own['shared']):.3f}  rounds {ratios('shared')}")
     print("\ntraining step, seconds (peak MB)")
     for model, row in steps.items():
         print(f"  {model}: {row['seconds']:.4f} ({row['rss_mb']})  PyTorch {row['peer_seconds']:.4f} ({row['peer_rss_mb']})  "

@@ -210,9 +210,10 @@ class Singan(nn.Module):
 
 
 def packages(kind):
-    """The shipped packages of a kind: folder and description, by digest."""
-    folders = sorted(path for path in (MODELS / kind).iterdir() if (path / "model.json").is_file())
-    return [(folder, json.loads((folder / "model.json").read_text())) for folder in folders]
+    """The shipped packages of a kind: folder and description, by name; the first is the default."""
+    folders = [path for path in (MODELS / kind).iterdir() if (path / "model.json").is_file()]
+    found = [(folder, json.loads((folder / "model.json").read_text())) for folder in folders]
+    return sorted(found, key=lambda package: (package[1]["name"], package[0]))
 
 
 def load(module, folder, description):
@@ -228,8 +229,11 @@ def load(module, folder, description):
     return module.eval().requires_grad_(False)
 
 
-def shipped():
-    """The networks of the pack: VQGAN, U-Net, SinGANs."""
-    one = lambda make, kind: load(make(packages(kind)[0][1]["configuration"]), *packages(kind)[0])
+def shipped(vqgan=None):
+    """The networks of the pack: VQGAN (the default one, or the one of that name), U-Net, SinGANs."""
+    def one(make, kind, name=None):
+        folder, description = next(package for package in packages(kind) if name in (None, package[1]["name"]))
+        return load(make(description["configuration"]), folder, description)
+
     singans = [load(Singan(description["configuration"]), folder, description) for folder, description in packages("singan")]
-    return one(Vqgan, "vqgan"), one(Unet, "unet"), singans
+    return one(Vqgan, "vqgan", vqgan), one(Unet, "unet"), singans

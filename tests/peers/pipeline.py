@@ -152,7 +152,7 @@ class Job:
     def __init__(self, arguments):
         self.size, self.out = arguments.size, pathlib.Path(arguments.out)
         self.layout = torch.contiguous_format if arguments.mode == "eager" else torch.channels_last
-        self.vqgan, self.unet, self.singans = networks.shipped()
+        self.vqgan, self.unet, self.singans = networks.shipped(arguments.vqgan)
         self.vqgan.to(memory_format=self.layout)
         self.unet.to(memory_format=self.layout)
         if arguments.mode == "compiled":
@@ -219,6 +219,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mode", choices=["eager", "channels-last", "compiled"], default="eager")
     parser.add_argument("--out", required=True)
+    parser.add_argument("--vqgan", help="name of the shipped autoencoder; the default one without")
     parser.add_argument("--start", help="wait for this file after the warm-up: several processes begin together")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
