@@ -8,6 +8,8 @@ use axum::{
 };
 use hiresmed_protocol::{Digest, JobId, Outcome, VERSION, Verdict, keys, outcome::Failure};
 use hiresmed_services::{
+    Services,
+    cache::Memory,
     queue::{Queue, Sqlite},
     store::{Directory, Store},
 };
@@ -43,8 +45,8 @@ impl Fleet {
             store.put(&keys::alias(kind, "default"), digest.to_string().into()).await.unwrap();
         }
         let stop = CancellationToken::new();
-        let ledger = Ledger::new(store.clone());
-        let supervisor = Supervisor::new(ledger, queue.clone(), dispatcher::Options::default(), stop.clone());
+        let services = Services { queue: queue.clone(), store: store.clone(), cache: Arc::new(Memory::new(1 << 20)) };
+        let supervisor = Supervisor::new(&services, dispatcher::Options::default(), stop.clone());
         supervisor.start().await.unwrap();
         let limits = Limits { upload_bytes: 1000, ..Limits::default() };
         let api = Api::new(store, queue, supervisor, Metrics::new().unwrap(), limits, stop);
