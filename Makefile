@@ -52,6 +52,18 @@ bench: build trainer-runtime ## measure speed and memory beside PyTorch; the las
 	$(environment); cargo build --release --locked -p hiresmed-models --features training --example training_step
 	$(environment); .runtimes/peer-python/bin/python tests/peers/bench.py
 
+JOBS ?= 100000
+.PHONY: soak
+soak: test-tools ## JOBS no-op jobs through a fleet whose parts and servers are killed at random; the last line is JSON
+	cargo build --release --locked -p hiresmed-tests --bins
+	target/release/soak $(JOBS)
+
+.PHONY: bench-queue
+bench-queue: test-tools ## our queue beside Celery and Dramatiq on one RabbitMQ, and fair shares; the last line is JSON
+	tests/peers/install-queue
+	cargo build --release --locked -p hiresmed-tests --bins
+	target/release/bench-queue .runtimes/queue-peers/bin/python
+
 .PHONY: models
 models: trainer ## train the shipped model pack from DATA=folder of data sets (hours; resumes where it stopped)
 	infra/pack/train $(DATA)

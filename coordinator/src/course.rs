@@ -24,7 +24,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    InFlight,
+    /// Published then.
+    InFlight(Instant),
     Waiting(Instant),
 }
 
@@ -56,7 +57,7 @@ impl Course {
         let mut taken = Vec::with_capacity(count);
         for id in ids {
             if let Some(entry) = self.jobs.get_mut(&id) {
-                entry.state = State::InFlight;
+                entry.state = State::InFlight(now);
                 taken.push(entry.job.clone());
             }
         }
@@ -83,14 +84,20 @@ impl Course {
 
     /// The jobs that a worker may have.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.values().filter(|entry| entry.state == State::InFlight).map(|entry| &entry.job)
+        self.jobs.values().filter(|entry| matches!(entry.state, State::InFlight(_))).map(|entry| &entry.job)
+    }
+
+    /// Those of them that were published before `then`.
+    pub(crate) fn published_before(&self, then: Instant) -> impl Iterator<Item = &Job> {
+        let early = move |entry: &&Entry| matches!(entry.state, State::InFlight(since) if since < then);
+        self.jobs.values().filter(early).map(|entry| &entry.job)
     }
 
     /// When the next wait is over.
     pub(crate) fn due(&self) -> Option<Instant> {
         let waits = self.jobs.values().filter_map(|entry| match entry.state {
             State::Waiting(until) => Some(until),
-            State::Ready | State::InFlight => None,
+            State::Ready | State::InFlight(_) => None,
         });
         waits.min()
     }

@@ -41,6 +41,9 @@ pub struct Options {
     pub longest_backoff: Duration,
     /// How often the store is looked at without any event.
     pub poll: Duration,
+    /// A job that was published so long ago to a queue that is empty now, and that no worker has started, is taken to be lost with
+    /// the broker's data, and published again. A worker that merely holds it for later finds it settled then.
+    pub lost: Duration,
     /// Whether this process is the only one that publishes to the queues, as on a single machine. It then drops what an
     /// earlier one left there, and does not count workers that died before it started: somebody chose to try again.
     pub alone: bool,
@@ -55,6 +58,7 @@ impl Default for Options {
             backoff: Duration::from_secs(1),
             longest_backoff: Duration::from_secs(60),
             poll: Duration::from_secs(1),
+            lost: Duration::from_secs(30),
             alone: false,
         }
     }

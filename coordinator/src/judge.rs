@@ -3,6 +3,9 @@
 use hiresmed_protocol::Attempt;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+/// No job takes so long. More than an hour, so that clocks that differ by one do no harm.
+const LONGEST: time::Duration = time::Duration::minutes(90);
+
 /// How often a worker died while it ran the job: starts without an end, of attempts from `first_attempt` on, not before
 /// `since`. A message that merely waited in a worker that died has left no start.
 pub(crate) fn crashes(attempts: &[Attempt], first_attempt: u32, since: Option<OffsetDateTime>) -> u32 {
@@ -14,6 +17,12 @@ pub(crate) fn crashes(attempts: &[Attempt], first_attempt: u32, since: Option<Of
         attempt.ended.is_none() && attempt.attempt >= first_attempt && late_enough
     };
     u32::try_from(attempts.iter().filter(counts).count()).unwrap_or(u32::MAX)
+}
+
+/// Whether an attempt began so long ago that it cannot be running: jobs are planned to take five minutes.
+pub(crate) fn is_stale(attempt: &Attempt) -> bool {
+    let began = OffsetDateTime::parse(&attempt.started_at, &Rfc3339);
+    began.is_ok_and(|began| OffsetDateTime::now_utc() - began > LONGEST)
 }
 
 /// The history of a dead letter, for people.

@@ -64,7 +64,8 @@ impl Supervisor {
     pub fn new(services: &Services, options: dispatcher::Options, stop: CancellationToken) -> Self {
         let (ledger, shares) = (Ledger::new(services.store.clone()), Shares::new(options.window));
         let (queue, cache) = (services.queue.clone(), services.cache.clone());
-        let (running, tasks, submitted, shown) = (Mutex::default(), TaskTracker::new(), Notify::new(), Mutex::default());
+        let (running, tasks, submitted, shown) =
+            (Mutex::default(), TaskTracker::new(), Notify::new(), Mutex::default());
         let shared = Shared { ledger, queue, cache, options, shares, running, tasks, submitted, shown, stop };
         Self { shared: Arc::new(shared) }
     }
@@ -107,7 +108,9 @@ impl Supervisor {
             metrics.set_backlog(kind.as_str(), site.as_str(), *backlog as u64);
             *by_kind.entry(*kind).or_default() += *in_flight;
         }
-        by_kind.into_iter().for_each(|(kind, jobs): (Kind, usize)| metrics.set_jobs_in_flight(kind.as_str(), jobs as u64));
+        by_kind
+            .into_iter()
+            .for_each(|(kind, jobs): (Kind, usize)| metrics.set_jobs_in_flight(kind.as_str(), jobs as u64));
     }
 
     /// Cancels a request.

@@ -23,6 +23,9 @@ use crate::{
     record::{self, Record},
 };
 
+/// A job in which so many workers died is not started again: its message becomes a dead letter, and the coordinator gives it up.
+const CRASHES: u32 = 3;
+
 /// The header of a message with its W3C trace context.
 const TRACE_HEADER: &str = "traceparent";
 
@@ -72,25 +75,35 @@ impl Worker {
         let permits = Arc::new(Semaphore::new(self.permits.max(1).into()));
         let cancellations = Cancellations::start(self.queue.clone(), self.environment.store.inner().clone());
         let mut running = JoinSet::new();
+        let mut begun = false;
         while !drain.is_cancelled() {
-            let mut consumers = self.consume(queues).await?;
+            let mut consumers = match self.consume(queues).await {
+                Ok(consumers) => consumers,
+                // What was there once comes back: a broker restarts, or is set up anew.
+                Err(Error::Queue(error)) if begun => {
+                    pause(drain, &error).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            begun = true;
             let lost = self.take(&mut consumers, &permits, &cancellations, &mut running, drain).await;
             // What runs is finished or handed back before its consumer closes: its delivery is settled through it.
             while let Some(ended) = running.join_next().await {
-                settled(ended)?;
+                match settled(ended) {
+                    Err(Error::Queue(error)) => warn!(%error, "a delivery could not be settled; it comes again"),
+                    result => result?,
+                }
             }
             for consumer in consumers {
-                consumer.close().await?;
+                if let Err(error) = consumer.close().await {
+                    warn!(%error, "a consumer could not be closed; its deliveries come again");
+                }
             }
-            if let Err(error) = lost {
-                match error {
-                    Error::Queue(error) => warn!(%error, "connection lost, trying again"),
-                    error => return Err(error),
-                }
-                tokio::select! {
-                    () = drain.cancelled() => {}
-                    () = tokio::time::sleep(RECONNECT) => {}
-                }
+            match lost {
+                Ok(()) => {}
+                Err(Error::Queue(error)) => pause(drain, &error).await,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -161,6 +174,11 @@ impl Worker {
         if record::is_settled(store, &job).await? || cancellations.is_cancelled(&job.request).await {
             return settle(delivery.acknowledge().await);
         }
+        // Looked up only for what came back so often: a job that merely waited in workers that died has left no start.
+        if delivery.delivery_count >= CRASHES && record::crashes(store, &job).await? >= CRASHES {
+            warn!("the job has killed its workers; it is not tried again");
+            return settle(delivery.reject().await);
+        }
         let record = Record::start(store.clone(), &job, &self.name).await?;
         let stop = Stop { drain, cancel: cancellations.watch(&job.request) };
         let verdict = execute::execute(self, job.clone(), stop).await;
@@ -175,6 +193,15 @@ impl Worker {
         }
         execute::announce_end(self, &job, outcome).await;
         settle(delivery.acknowledge().await)
+    }
+}
+
+/// Waits before a lost connection is tried again.
+async fn pause(drain: &CancellationToken, error: &queue::Error) {
+    warn!(%error, "connection lost, trying again");
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = tokio::time::sleep(RECONNECT) => {}
     }
 }
 

@@ -43,10 +43,9 @@ pub async fn work(
         .with_context(|| format!("cannot listen at {address}; choose another address with --listen"))?;
     let local = listener.local_addr()?;
     let (metrics, threads) = (Metrics::new()?, settings.threads());
-    let environment =
-        Environment::new(services.store.clone(), services.cache.clone(), &settings.scratch, threads)
-            .on(provider)
-            .observed(metrics.clone());
+    let environment = Environment::new(services.store.clone(), services.cache.clone(), &settings.scratch, threads)
+        .on(provider)
+        .observed(metrics.clone());
     let worker = Worker {
         name: settings.name(),
         queue: services.queue.clone(),

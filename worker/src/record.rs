@@ -22,6 +22,16 @@ pub(crate) async fn is_settled(store: &Arc<dyn Store>, job: &Job) -> Result<bool
     Ok(store.head(&keys::done(&job.request, &job.id)).await?.is_some())
 }
 
+/// How often the job's present attempt was started and never ended.
+pub(crate) async fn crashes(store: &Arc<dyn Store>, job: &Job) -> Result<u32, Error> {
+    let mut crashes = 0;
+    for key in store.list(&keys::attempts(&job.request, &job.id)).await? {
+        let attempt = serde_json::from_slice::<Attempt>(&store.get(&key).await?);
+        crashes += u32::from(attempt.is_ok_and(|attempt| attempt.attempt == job.attempt && attempt.ended.is_none()));
+    }
+    Ok(crashes)
+}
+
 /// The record of a start, open until [`Record::end`].
 pub(crate) struct Record {
     store: Arc<dyn Store>,

@@ -150,7 +150,7 @@ fn picture(folder: &Path, image: &Image) -> Result<(Picture, Plane)> {
     };
     let name = Path::new(&image.file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let scores = match (&image.background, &image.mask) {
-        (Some(_), Some(mask)) => Some(scores(&composite, &background, &raster::read_mask(&folder.join(&mask.file))?)?),
+        (Some(_), Some(mask)) => Some(scores(&composite, &background, &raster::read_mask(folder.join(&mask.file))?)?),
         _ => None,
     };
     let picture = Picture {

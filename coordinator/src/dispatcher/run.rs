@@ -1,7 +1,7 @@
 //! One request under way: what the store says of its jobs, and what follows from it.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hiresmed_protocol::{
     Attempt, Digest, Event, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
@@ -18,6 +18,19 @@ use crate::{Error, course::Course, judge, rounds};
 
 /// Dead letters looked at in one go.
 const DEAD_LETTERS: usize = 256;
+
+/// Where messages are ready, a job is taken to be lost only after so many times the usual wait: it may stand behind them.
+const BUSY: u32 = 20;
+
+/// What a broker holds.
+enum Broker {
+    /// Nothing, neither ready nor with workers.
+    Empty,
+    /// Nothing ready; what is with workers it does not tell.
+    NothingReady,
+    /// Something.
+    Busy,
+}
 
 /// One request under way.
 pub(super) struct Run<'a> {
@@ -124,7 +137,7 @@ impl<'a> Run<'a> {
     /// Looks at the store and the queues without having been told anything.
     pub(super) async fn look(&mut self) -> Result<(), Error> {
         // Read before the store: a message that is gone by now was settled there before.
-        let broker_is_empty = self.broker_is_empty().await?;
+        let broker = self.broker().await?;
         let in_flight: Vec<JobId> = self.course.in_flight().map(|job| job.id.clone()).collect();
         for id in &in_flight {
             self.examine(id).await?;
@@ -132,15 +145,35 @@ impl<'a> Run<'a> {
         for letter in self.dispatcher.queue.dead_letters(DEAD_LETTERS).await? {
             self.judge(&letter).await?;
         }
-        if broker_is_empty {
-            let lost = self.course.in_flight().filter(|job| in_flight.contains(&job.id));
-            let lost: Vec<_> = lost.map(|job| (job.id.clone(), job.attempt)).collect();
-            for (id, attempt) in lost {
-                info!(job = %id, "job is neither settled nor in the queue, publishing it again");
-                self.course.delay(&id, attempt, Instant::now());
+        let lost: Vec<(JobId, u32)> = match broker {
+            Broker::Empty => {
+                let gone = self.course.in_flight().filter(|job| in_flight.contains(&job.id));
+                gone.map(|job| (job.id.clone(), job.attempt)).collect()
             }
+            Broker::NothingReady => self.unstarted(self.dispatcher.options.lost).await?,
+            Broker::Busy => self.unstarted(self.dispatcher.options.lost * BUSY).await?,
+        };
+        for (id, attempt) in lost {
+            info!(job = %id, "job is neither settled nor in the queue, publishing it again");
+            self.course.delay(&id, attempt, Instant::now());
         }
         Ok(())
+    }
+
+    /// Jobs in flight for longer than `lost` that no worker has started, or that one has started and left long ago.
+    async fn unstarted(&self, lost: Duration) -> Result<Vec<(JobId, u32)>, Error> {
+        let Some(then) = Instant::now().checked_sub(lost) else { return Ok(Vec::new()) };
+        let mut unstarted = Vec::new();
+        for job in self.course.published_before(then) {
+            let attempts = self.dispatcher.ledger.attempts(&self.id, &job.id).await?;
+            let running = |attempt: &Attempt| {
+                attempt.attempt == job.attempt && attempt.ended.is_none() && !judge::is_stale(attempt)
+            };
+            if !attempts.iter().any(running) {
+                unstarted.push((job.id.clone(), job.attempt));
+            }
+        }
+        Ok(unstarted)
     }
 
     /// Tells whoever listens; nothing depends on it.
@@ -151,16 +184,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn broker_is_empty(&self) -> Result<bool, Error> {
+    /// What the queues of the jobs in flight hold.
+    async fn broker(&self) -> Result<Broker, Error> {
         let queues: std::collections::BTreeSet<String> = self.course.in_flight().map(Job::queue).collect();
+        let mut broker = Broker::Empty;
         for queue in queues {
             let depth = self.dispatcher.queue.depth(&queue).await?;
-            // A broker that does not tell what is with workers is taken to have something there.
-            if depth.ready + depth.unacknowledged.unwrap_or(1) > 0 {
-                return Ok(false);
+            match (depth.ready, depth.unacknowledged) {
+                (0, Some(0)) => {}
+                // A broker that does not tell what is with workers may have something there.
+                (0, None) => broker = Broker::NothingReady,
+                _ => return Ok(Broker::Busy),
             }
         }
-        Ok(true)
+        Ok(broker)
     }
 
     /// Adds an open job with the attempt that its records lead to.
@@ -293,7 +330,8 @@ fn message(job: &Job) -> Result<Message, Error> {
 /// W3C trace context (Trace Context level 1, 3.2) of a job: the trace is the request's, the parent the job's, both by digest, so that
 /// whoever sees the same job names the same trace.
 fn trace_parent(job: &Job) -> String {
-    let (trace, parent) = (Digest::of(job.request.as_str().as_bytes()).to_string(), Digest::of(job.id.as_str().as_bytes()).to_string());
+    let (trace, parent) =
+        (Digest::of(job.request.as_str().as_bytes()).to_string(), Digest::of(job.id.as_str().as_bytes()).to_string());
     format!("00-{}-{}-01", &trace[..32], &parent[..16])
 }
 

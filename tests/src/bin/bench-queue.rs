@@ -40,7 +40,8 @@ async fn main() {
     let python = PathBuf::from(std::env::args().nth(1).expect("usage: bench-queue PYTHON"));
     let broker = Rabbitmq::start();
     broker.make_virtual_host("bench");
-    let services = hiresmed_services::connect(&Settings { queue: broker.settings("bench"), ..Settings::default() }).await;
+    let services =
+        hiresmed_services::connect(&Settings { queue: broker.settings("bench"), ..Settings::default() }).await;
     let queue = services.expect("a broker that was just started").queue;
     let (mut best, mut latency): (f64, Option<(f64, f64)>) = (0.0, None);
     for prefetch in PREFETCH {
@@ -178,7 +179,10 @@ async fn fair_share_error() -> f64 {
     let (total, weights): (f64, f64) = (seconds.values().sum(), WEIGHTS.iter().map(|(_, weight)| weight).sum());
     let errors = WEIGHTS.iter().map(|(site, weight)| {
         let (share, wanted) = (seconds[site] / total, weight / weights);
-        println!("site {site}, weight {weight}: {:.1} worker-seconds, {share:.4} of all (wanted {wanted:.4})", seconds[site]);
+        println!(
+            "site {site}, weight {weight}: {:.1} worker-seconds, {share:.4} of all (wanted {wanted:.4})",
+            seconds[site]
+        );
         (share - wanted).abs() / wanted
     });
     errors.fold(0.0, f64::max)

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [part, config, rest @ ..] = &arguments[..] else { bail!("usage: fleet-part coordinator|worker CONFIG [MILLISECONDS]") };
+    let [part, config, rest @ ..] = &arguments[..] else {
+        bail!("usage: fleet-part coordinator|worker CONFIG [MILLISECONDS]")
+    };
     hiresmed_telemetry::logging::start(hiresmed_telemetry::logging::Format::Human, "info")?;
     let settings = Settings::read(Some(Path::new(config)))?;
     let services = connect(&settings).await;
@@ -50,7 +52,7 @@ async fn connect(settings: &Settings) -> Services {
 }
 
 async fn coordinate(services: Services, stop: CancellationToken) -> Result<()> {
-    let options = dispatcher::Options { window: 32, ..dispatcher::Options::default() };
+    let options = dispatcher::Options { window: 32, lost: Duration::from_secs(3), ..dispatcher::Options::default() };
     let supervisor = Supervisor::new(&services, options, stop.clone());
     while let Err(error) = supervisor.start().await {
         tracing::warn!(%error, "services are away, trying again");
