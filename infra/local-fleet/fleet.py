@@ -65,13 +65,15 @@ class Fleet:
         return 0
 
     def start_services(self, settled):
+        kinds = {"rabbitmq": parts.rabbitmq, "redis": parts.redis, "seaweed": parts.seaweed}
+        # Made before anything starts: a program that is not installed shows here.
+        commands = {name: part(self.folder / name, settled) for name, part in kinds.items()}
         print("starting RabbitMQ, Redis and SeaweedFS", flush=True)
-        folder = {name: self.folder / name for name in ["rabbitmq", "redis", "seaweed"]}
         mapper = self.process("epmd")
         mapper.start(*parts.epmd(settled))
         mapper.wait_until(lambda: not parts.is_free(settled.port("epmd")), READY_S)
-        for name, part in [("rabbitmq", parts.rabbitmq), ("redis", parts.redis), ("seaweed", parts.seaweed)]:
-            self.process(name).start(*part(folder[name], settled), folder=folder[name])
+        for name, (command, environment) in commands.items():
+            self.process(name).start(command, environment, self.folder / name)
         # RabbitMQ opens AMQP's port last: with it, all plug-ins run.
         self.process("rabbitmq").wait_until(lambda: not parts.is_free(settled.port("amqp")), READY_S)
         self.process("redis").wait_until(lambda: not parts.is_free(settled.port("redis")), READY_S)
