@@ -54,11 +54,11 @@ class Fleet:
         self.start_services(settled)
         self.furnish(settled)
         address = f"http://127.0.0.1:{settled.port('api')}"
-        self.start_coordinator(settled, address)
+        made = self.start_coordinator(settled, address)
         self.start_workers(settled)
         watched = self.start_prometheus(settled)
         print(f"API          {address}")
-        print(f"API key      in {self.folder / 'api-key'} (site {SITE}: submit, read, operate)")
+        print(f"API key      {made or 'made before'}; kept in {self.folder / 'api-key'} (site {SITE}: submit, read, operate)")
         print(f"Prometheus   {watched}")
         print(f"logs         {self.folder / 'logs'}")
         print(f'try          curl -H "Authorization: Bearer $(cat {self.folder / "api-key"})" {address}/v1/models')
@@ -90,6 +90,7 @@ class Fleet:
             raise Failure("the shipped models could not be put into the store: see above")
 
     def start_coordinator(self, settled, address):
+        """The first API key, where it was made now."""
         print("starting the coordinator", flush=True)
         config = parts.coordinator(self.folder, settled)
         program = self.binaries / "hiresmed-coordinator"
@@ -98,9 +99,11 @@ class Fleet:
         process.wait_until(lambda: status_of(f"{address}/readyz") == 200, READY_S)
         key = self.folder / "api-key"
         if key.exists():
-            return
+            return None
         self.administer(program, config, "create", SITE)
-        parts.write(key, self.administer(program, config, "create-key", SITE, "--role", "submit", "--role", "read", "--role", "operate"))
+        made = self.administer(program, config, "create-key", SITE, "--role", "submit", "--role", "read", "--role", "operate")
+        parts.write(key, made)
+        return made.strip()
 
     def administer(self, program, config, *command):
         done = subprocess.run([program, "--config", config, "site", *command], check=False, capture_output=True, text=True,
