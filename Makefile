@@ -64,6 +64,15 @@ bench-queue: test-tools ## our queue beside Celery and Dramatiq on one RabbitMQ,
 	cargo build --release --locked -p hiresmed-tests --bins
 	target/release/bench-queue .runtimes/queue-peers/bin/python
 
+.PHONY: fleet fleet-up fleet-down
+fleet: runtimes ## build the fleet's programs: target/release/hiresmed-coordinator and hiresmed-worker
+	cargo build --release --locked -p hiresmed-coordinator --features fleet --bin hiresmed-coordinator
+	cargo build --release --locked -p hiresmed-worker --features fleet --bin hiresmed-worker
+fleet-up: fleet ## start a whole fleet on this machine as processes, without containers (infra/docs/FLEET.md)
+	@infra/local-fleet/local-fleet up
+fleet-down: ## stop what fleet-up started
+	@infra/local-fleet/local-fleet down
+
 .PHONY: models
 models: trainer ## train the shipped model pack from DATA=folder of data sets (hours; resumes where it stopped)
 	infra/pack/train $(DATA)
