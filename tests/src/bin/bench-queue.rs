@@ -131,10 +131,10 @@ async fn latencies(queue: &Arc<dyn Queue>, prefetch: u16) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-/// What `tests/peers/queue.py` says of Celery and Dramatiq at their best settings, on this broker.
+/// What `tests/peers/bench_queue.py` says of Celery and Dramatiq at their best settings, on this broker.
 fn peers(python: &PathBuf, broker: &Rabbitmq) -> Value {
     broker.make_virtual_host("peers");
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers/queue.py");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers/bench_queue.py");
     let output = Command::new(python)
         .arg(script)
         .args(["--amqp", &format!("amqp://guest:guest@{}/peers", broker.address())])

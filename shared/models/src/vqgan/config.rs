@@ -231,7 +231,7 @@ impl Training {
         Some(match name {
             "tiny" => Self { warm_up: 5, ..base(100, 32, 2) },
             "ct256" => base(4_000, 128, 8),
-            "ct512" => Self { crops: ct512_crops(7_600), ..base(8_000, 192, 2) },
+            "ct512" => Self { crops: ct512_crops(11_600), ..base(12_000, 192, 2) },
             "ct512-wide" => Self { crops: ct512_crops(4_400), ..base(5_000, 192, 2) },
             "hires" => base(40_000, 512, 4),
             "paper" => Self {
@@ -374,8 +374,8 @@ mod tests {
     #[test]
     fn crops_change_with_the_step() {
         let training = Training::preset("ct512").unwrap();
-        assert_eq!(training.crops_at(7_599).unwrap().size, 192);
-        assert_eq!(training.crops_at(7_600).unwrap().size, 384);
+        assert_eq!(training.crops_at(11_599).unwrap().size, 192);
+        assert_eq!(training.crops_at(11_600).unwrap().size, 384);
     }
 
     #[test]
