@@ -4,7 +4,7 @@
 //! what happens after failures, [`ledger`] reads and writes the store's documents, [`delivery`] names what a complete
 //! request consists of. The store is the truth: a coordinator that starts rebuilds everything from it.
 //!
-//! [`http`] is the API that sites call, [`sites`] knows who they are and what they may use, [`supervisor`] keeps a
+//! `http` (feature `server`) is the API that sites call, [`sites`] knows who they are and what they may use, [`supervisor`] keeps a
 //! dispatcher running for every open request.
 //!
 //! It must not know how a job is done: no image, no model, no inference runtime.
@@ -14,13 +14,16 @@ mod course;
 pub mod delivery;
 pub mod dispatcher;
 mod error;
+#[cfg(feature = "server")]
 pub mod http;
 mod judge;
 pub mod ledger;
 pub mod models;
 pub mod planner;
 pub mod rounds;
+#[cfg(feature = "server")]
 pub mod serve;
+#[cfg(feature = "server")]
 pub mod settings;
 pub mod sites;
 mod sources;
