@@ -44,7 +44,7 @@ async fn main() {
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let mut plans: Vec<Plan> = Vec::new();
     let (mut open, mut submitted): (Vec<(RequestId, u64)>, u64) = (Vec::new(), 0);
-    let (mut next_fault, mut progressed, mut last) = (Instant::now() + Duration::from_secs(5), Instant::now(), 0);
+    let (mut next_fault, mut progressed, mut last) = (Instant::now() + Duration::from_secs(3), Instant::now(), 0);
     while submitted < jobs || !open.is_empty() {
         while submitted < jobs && open.len() < OPEN {
             let count = EACH.min(jobs - submitted);

@@ -263,3 +263,14 @@ async fn a_cancelled_request_stops_within_a_second() {
     println!("cancelled in {:.2} s", asked.elapsed().as_secs_f64());
     drop((first, second));
 }
+
+#[test]
+fn a_short_soak_loses_nothing_and_repeats_nothing() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_soak")).arg("400").output().unwrap();
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{error}");
+    let figures: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((figures["jobs"].as_u64(), figures["lost"].as_u64()), (Some(400), Some(0)), "{figures}");
+    assert_eq!(figures["visible_twice"].as_u64(), Some(0), "{figures}");
+    assert!(figures["faults"].as_u64().unwrap() > 0, "nothing was disturbed: {figures}");
+}
