@@ -1,5 +1,7 @@
 //! What came out of a request, image by image, as far as it is there.
 
+use std::time::Duration;
+
 use aide::transform::TransformOperation;
 use axum::{
     Json,
@@ -46,7 +48,13 @@ pub struct FileLink {
     pub size_bytes: u64,
     /// Where it is: a path below the API's own address, to be fetched with the API key.
     pub url: String,
+    /// Where it can be fetched from the store itself, without a key, for an hour; none where the store gives no such links.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presigned_url: Option<String>,
 }
+
+/// How long a link to the store is good.
+const LINK_VALID: Duration = Duration::from_secs(3600);
 
 /// A page of results.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -98,6 +106,13 @@ impl Api {
         made.sort_by_key(|(index, _)| *index);
         Ok(Some(made))
     }
+
+    /// A file with its links.
+    async fn link(&self, site: &SiteId, request: &RequestId, output: Output) -> Result<FileLink, Error> {
+        let url = format!("/v1/requests/{request}/files/{}", output.file.replace('/', "%2F"));
+        let presigned_url = self.ledger.store().presign_get(&keys::object(site, &output.sha256), LINK_VALID).await?;
+        Ok(FileLink { url, presigned_url, file: output.file, sha256: output.sha256, size_bytes: output.size_bytes })
+    }
 }
 
 fn images(success: Success) -> impl Iterator<Item = (u64, Made)> {
@@ -139,7 +154,10 @@ pub async fn list(
             match made {
                 _ if !(next..job_end).contains(&index) => {}
                 Made::Image(image, outputs) => {
-                    let files = outputs.into_iter().map(|output| link(&path.id, output)).collect();
+                    let mut files = Vec::with_capacity(outputs.len());
+                    for output in outputs {
+                        files.push(api.link(&caller.site, &path.id, output).await?);
+                    }
                     page.items.push(ResultEntry { image: *image, files });
                 }
                 Made::Failed(failure) => page.failures.push(failure),
@@ -150,11 +168,6 @@ pub async fn list(
     page.pending = end.saturating_sub(first) - (page.items.len() + page.failures.len()) as u64;
     page.next_cursor = (end < plan.images()).then(|| end.to_string());
     Ok(Json(page))
-}
-
-fn link(request: &RequestId, output: Output) -> FileLink {
-    let url = format!("/v1/requests/{request}/files/{}", output.file.replace('/', "%2F"));
-    FileLink { url, file: output.file, sha256: output.sha256, size_bytes: output.size_bytes }
 }
 
 /// Documents [`list`].
