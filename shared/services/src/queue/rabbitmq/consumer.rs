@@ -1,5 +1,7 @@
 //! Taking messages from a queue. Each consumer has a channel of its own: what it did not settle goes back when that closes.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use lapin::{
@@ -8,8 +10,16 @@ use lapin::{
     types::FieldTable,
 };
 
+use tokio::time::timeout;
+
 use super::{Shared, line, message};
 use crate::queue::{Consumer, Delivery, Error, Result, Settlement, Verdict};
+
+/// How often a consumer that waits looks whether its channel is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest time for an acknowledgement to be sent.
+const SENT: Duration = Duration::from_secs(10);
 
 /// A consumer.
 pub(super) struct Receiver {
@@ -22,12 +32,13 @@ impl Receiver {
     /// Consumes from `queue`.
     pub(super) async fn start(shared: &Shared, queue: &str, prefetch: u16) -> Result<Self> {
         let name = message::short(queue).ok_or_else(|| Error::UnknownQueue(queue.to_owned()))?;
-        let channel = shared.consuming.channel(shared.patience.connect).await?;
+        let line = &shared.consuming;
+        let channel = line.channel(shared.patience.connect).await?;
         let failed = |error| line::of_queue(&shared.endpoint, queue, &error);
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(failed)?;
+        line.answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?.map_err(failed)?;
         let options = BasicConsumeOptions::default();
-        let deliveries =
-            channel.basic_consume(name, "".into(), options, FieldTable::default()).await.map_err(failed)?;
+        let consuming = channel.basic_consume(name, "".into(), options, FieldTable::default());
+        let deliveries = line.answer(consuming).await?.map_err(failed)?;
         Ok(Self { endpoint: shared.endpoint.clone(), channel, deliveries })
     }
 }
@@ -35,7 +46,15 @@ impl Receiver {
 #[async_trait]
 impl Consumer for Receiver {
     async fn next(&mut self) -> Result<Delivery> {
-        match self.deliveries.next().await {
+        let next = loop {
+            match timeout(LOOK, self.deliveries.next()).await {
+                Ok(next) => break next,
+                // A connection that breaks at the wrong moment ends without telling its consumers.
+                Err(_) if !self.channel.status().connected() => break None,
+                Err(_) => {}
+            }
+        };
+        match next {
             Some(Ok(delivery)) => {
                 let count = message::delivery_count(&delivery.properties);
                 let message = message::received(&delivery.properties, delivery.data);
@@ -68,15 +87,17 @@ struct Ours {
 #[async_trait]
 impl Settlement for Ours {
     async fn settle(self: Box<Self>, verdict: Verdict) -> Result<()> {
-        let settled = match verdict {
-            Verdict::Acknowledge => self.acker.ack(BasicAckOptions::default()).await,
-            Verdict::Requeue => self.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await,
-            Verdict::Reject => self.acker.reject(BasicRejectOptions { requeue: false }).await,
+        let settled = async {
+            match verdict {
+                Verdict::Acknowledge => self.acker.ack(BasicAckOptions::default()).await,
+                Verdict::Requeue => self.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await,
+                Verdict::Reject => self.acker.reject(BasicRejectOptions { requeue: false }).await,
+            }
         };
-        match settled {
-            Ok(true) => Ok(()),
+        match timeout(SENT, settled).await {
+            Ok(Ok(true)) => Ok(()),
             // The channel is gone, and the delivery with it.
-            Ok(false) | Err(_) => Err(Error::Settled(self.id)),
+            Ok(Ok(false) | Err(_)) | Err(_) => Err(Error::Settled(self.id)),
         }
     }
 }

@@ -80,11 +80,28 @@ impl Line {
             // It was lost just now; its status says so from here on.
             Ok(Err(_)) if !connection.status().connected() => {
                 let connection = self.connection(patience).await?;
-                connection.create_channel().await.map_err(|error| unreachable(&self.endpoint, error))
+                self.answer(connection.create_channel()).await?.map_err(|error| unreachable(&self.endpoint, error))
             }
             Ok(Err(error)) => Err(unreachable(&self.endpoint, error)),
-            Err(_) => Err(unreachable(&self.endpoint, format!("no channel within {} s", ATTEMPT.as_secs()))),
+            Err(_) => Err(self.silent().await),
         }
+    }
+
+    /// What the broker answers. A connection that breaks at the wrong moment leaves a question without an answer for ever: then
+    /// the connection is given up.
+    pub(super) async fn answer<T>(&self, question: impl Future<Output = lapin::Result<T>>) -> Result<lapin::Result<T>> {
+        match timeout(ATTEMPT, question).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(self.silent().await),
+        }
+    }
+
+    /// Gives the connection up, whatever its status says.
+    async fn silent(&self) -> Error {
+        if let Ok(mut open) = timeout(ATTEMPT, self.open.lock()).await {
+            *open = None;
+        }
+        unreachable(&self.endpoint, format!("no answer within {} s", ATTEMPT.as_secs()))
     }
 }
 

@@ -51,7 +51,7 @@ impl Publishers {
             }
         }
         let channel = line.channel(patience).await?;
-        let confirmed = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        let confirmed = line.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         confirmed.map_err(|error| line::unreachable(endpoint, error))?;
         Ok(channel)
     }
@@ -202,11 +202,16 @@ impl Target<'_> {
             let properties = publication.properties.clone();
             let sent =
                 self.channel.basic_publish(self.exchange.clone(), self.key.clone(), options, payload, properties);
-            match sent.await {
-                Ok(confirm) => window.push_back((index, &publication.name, confirm)),
-                Err(error) => {
+            match timeout(patience, sent).await {
+                Ok(Ok(confirm)) => window.push_back((index, &publication.name, confirm)),
+                Ok(Err(error)) => {
                     stopped = Some(Stop::of(&error));
                     done.push((index, "", Stop::of(&error).outcome()));
+                }
+                Err(_) => {
+                    let stop = Stop::Silent(format!("not sent within {} s", patience.as_secs()));
+                    done.push((index, "", stop.outcome()));
+                    stopped = Some(stop);
                 }
             }
         }
