@@ -131,13 +131,13 @@ pub struct Overrides {
     /// Where health and metrics are served, as 127.0.0.1:8421
     #[arg(long, env = "HIRESMED_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// The queue: sqlite:PATH, amqp://HOST[:PORT][/VHOST]
+    /// The queue: `sqlite:PATH`, `amqp://HOST[:PORT][/VHOST]`
     #[arg(long, env = "HIRESMED_QUEUE", value_name = "ENDPOINT")]
     pub queue: Option<String>,
-    /// The store: directory:PATH, s3://BUCKET[/PREFIX]
+    /// The store: `directory:PATH`, `s3://BUCKET[/PREFIX]`
     #[arg(long, env = "HIRESMED_STORE", value_name = "ENDPOINT")]
     pub store: Option<String>,
-    /// The cache: memory:BYTES, redis://HOST[:PORT][/DATABASE], none
+    /// The cache: `memory:BYTES`, `redis://HOST[:PORT][/DATABASE]`, `none`
     #[arg(long, env = "HIRESMED_CACHE", value_name = "ENDPOINT")]
     pub cache: Option<String>,
     /// The worker's name in records and events
