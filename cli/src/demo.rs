@@ -7,12 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use hiresmed_coordinator::Ending;
 use hiresmed_protocol::parse;
+use hiresmed_worker::shipped;
 
 use crate::{
     commands::{DeviceArgument, conclude},
     export, failure,
     fleet::Fleet,
-    report, shipped, signals,
+    report, signals,
     state::StateFolder,
 };
 

@@ -11,11 +11,11 @@ use hiresmed_services::{
     queue::{Queue, Sqlite},
     store::{Directory, Store},
 };
-use hiresmed_worker::{Environment, Worker, jobs};
+use hiresmed_worker::{Environment, Worker, jobs, shipped};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::{intake::Names, shipped, signals, state::StateFolder, trainer, watcher};
+use crate::{intake::Names, signals, state::StateFolder, trainer, watcher};
 
 /// Values that the embedded cache keeps at most.
 const CACHE_BYTES: usize = 64 << 20;

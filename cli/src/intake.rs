@@ -17,10 +17,11 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use hiresmed_protocol::{Digest, SiteId, keys};
 use hiresmed_services::store::Store;
+use hiresmed_worker::shipped;
 
 pub use names::Names;
 
-use crate::{failure::refused, shipped};
+use crate::failure::refused;
 
 /// Hexadecimal digits of a file's digest that name it within its source, and of a source's that name that.
 const DIGITS: usize = 16;

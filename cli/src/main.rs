@@ -17,7 +17,6 @@ mod intake;
 mod labels;
 mod progress;
 mod report;
-mod shipped;
 mod signals;
 mod state;
 mod trainer;

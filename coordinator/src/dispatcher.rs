@@ -156,7 +156,7 @@ impl Dispatcher {
         let mut events = self.queue.subscribe(&Event::topics_of(id)).await?;
         let mut run = Run::reconcile(self, request, &plan).await?;
         run.announce(Happening::Planned { jobs: plan.jobs.len() as u64, images: plan.images() }).await;
-        let ticket = self.shares.join(id, &self.site, self.weight, queue_of(run.request()));
+        let ticket = self.shares.join(id, &self.site, self.weight, work_of(run.request()));
         let mut poll = tokio::time::interval(self.options.poll);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -228,11 +228,11 @@ pub fn queues() -> Vec<String> {
     classes.iter().flat_map(|class| Kind::ALL.iter().map(|kind| queue_name(*kind, *class))).collect()
 }
 
-/// The queue of all jobs of a request.
-fn queue_of(request: &Request) -> String {
+/// Kind and class of all jobs of a request.
+fn work_of(request: &Request) -> (Kind, Class) {
     match request {
-        Request::Synthesise(request) => queue_name(Kind::Synthesise, request.class),
-        Request::Train(request) => queue_name(Kind::TrainRound, request.class),
+        Request::Synthesise(request) => (Kind::Synthesise, request.class),
+        Request::Train(request) => (Kind::TrainRound, request.class),
     }
 }
 

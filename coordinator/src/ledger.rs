@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use hiresmed_protocol::{Attempt, Digest, JobId, Outcome, Plan, Request, RequestId, SiteId, VERSION, keys};
 use hiresmed_services::store::{self, Put, Store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Error;
+
+/// Documents that are read at a time: on a store in the network, each takes a round trip.
+const AT_A_TIME: usize = 32;
 
 /// Reads and writes the documents of requests.
 #[derive(Clone)]
@@ -113,15 +117,11 @@ impl Ledger {
     /// # Errors
     /// [`Error::Document`], the store's.
     pub async fn outcomes(&self, request: &RequestId) -> Result<BTreeMap<JobId, Outcome>, Error> {
-        let mut outcomes = BTreeMap::new();
-        for key in self.store.list(&keys::jobs(request)).await? {
-            if key.ends_with("/done.json")
-                && let Some(outcome) = self.read::<Outcome>(&key).await?
-            {
-                outcomes.insert(outcome.job.clone(), outcome);
-            }
-        }
-        Ok(outcomes)
+        let keys = self.store.list(&keys::jobs(request)).await?;
+        let done = keys.into_iter().filter(|key| key.ends_with("/done.json"));
+        let read = done.map(|key| async move { self.read::<Outcome>(&key).await });
+        let found: Vec<Option<Outcome>> = stream::iter(read).buffer_unordered(AT_A_TIME).try_collect().await?;
+        Ok(found.into_iter().flatten().map(|outcome| (outcome.job.clone(), outcome)).collect())
     }
 
     /// Settles a job; false where it was settled before.

@@ -2,33 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
+use hiresmed_telemetry::logging;
 use serde::Deserialize;
 
 use crate::http::Limits;
-
-/// Why the settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("the settings in {path} cannot be read: {cause}; name another file with --config", path = path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: String,
-    },
-    /// The file's text is wrong.
-    #[error("the settings in {path} are wrong: {cause}", path = path.display())]
-    Text {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        cause: String,
-    },
-}
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,7 +25,7 @@ pub struct Settings {
     /// How jobs are kept in flight.
     pub dispatch: Dispatch,
     /// What is logged.
-    pub log: Log,
+    pub log: logging::Settings,
     /// Longest wait for calls in progress when the coordinator is asked to stop, in seconds.
     pub shutdown_s: u64,
 }
@@ -58,7 +38,7 @@ impl Default for Settings {
             services: hiresmed_services::Settings::default(),
             limits: Limits::default(),
             dispatch: Dispatch::default(),
-            log: Log::default(),
+            log: logging::Settings::default(),
             shutdown_s: 20,
         }
     }
@@ -81,44 +61,13 @@ pub struct Tls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dispatch {
-    /// At most so many jobs of a request are in flight.
+    /// At most so many jobs of a queue are in flight, of all sites together.
     pub window: usize,
 }
 
 impl Default for Dispatch {
     fn default() -> Self {
         Self { window: crate::dispatcher::Options::default().window }
-    }
-}
-
-/// What is logged, to standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// Whether lines are for people, and not JSON.
-    pub human: bool,
-    /// A level, or levels by target: `info`, `hiresmed_coordinator=debug,warn`.
-    pub filter: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { human: false, filter: "info".to_owned() }
-    }
-}
-
-impl Settings {
-    /// The defaults, overlaid with the file where one is named.
-    ///
-    /// # Errors
-    /// [`Error::File`], [`Error::Text`].
-    pub fn read(file: Option<&Path>) -> Result<Self, Error> {
-        let Some(path) = file else { return Ok(Self::default()) };
-        let path = path.to_owned();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| Error::Text { path, cause: error.to_string() }),
-            Err(error) => Err(Error::File { path, cause: error.to_string() }),
-        }
     }
 }
 
@@ -181,6 +130,8 @@ fn set<T>(place: &mut T, value: Option<T>) {
 
 #[cfg(test)]
 mod tests {
+    use hiresmed_services::settings::read;
+
     use super::*;
 
     #[test]
@@ -189,7 +140,7 @@ mod tests {
         let path = folder.path().join("coordinator.toml");
         let text = "listen = \"127.0.0.1:1\"\n[services.store]\nendpoint = \"directory:/a\"\n[limits]\nanswer_s = 5\n";
         std::fs::write(&path, text).unwrap();
-        let mut settings = Settings::read(Some(&path)).unwrap();
+        let mut settings = read::<Settings>(Some(&path)).unwrap();
         assert_eq!((settings.limits.answer_s, settings.limits.idle_s), (5, 30));
         let overrides = Overrides { store: Some("directory:/b".to_owned()), ..Overrides::default() };
         overrides.apply(&mut settings);
@@ -203,9 +154,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("coordinator.toml");
         std::fs::write(&path, "[limits]\nanswers = 5\n").unwrap();
-        let error = Settings::read(Some(&path)).unwrap_err().to_string();
+        let error = read::<Settings>(Some(&path)).unwrap_err().to_string();
         assert!(error.contains("answers") && error.contains("coordinator.toml"), "{error}");
-        let error = Settings::read(Some(&folder.path().join("none"))).unwrap_err().to_string();
+        let error = read::<Settings>(Some(&folder.path().join("none"))).unwrap_err().to_string();
         assert!(error.contains("--config"), "{error}");
     }
 }

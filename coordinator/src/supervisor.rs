@@ -99,8 +99,7 @@ impl Supervisor {
             *value = (0, 0);
         }
         for held in self.shared.shares.holdings() {
-            let kind = if held.queue.starts_with("training") { Kind::TrainRound } else { Kind::Synthesise };
-            let (in_flight, backlog) = shown.entry((kind, held.site)).or_default();
+            let (in_flight, backlog) = shown.entry((held.kind, held.site)).or_default();
             (*in_flight, *backlog) = (*in_flight + held.in_flight, *backlog + held.backlog);
         }
         let mut by_kind = BTreeMap::new();

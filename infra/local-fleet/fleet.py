@@ -82,12 +82,13 @@ class Fleet:
         self.process("seaweed").wait_until(lambda: status_of(store) == 403, READY_S)
 
     def furnish(self, settled):
-        """The bucket, and what comes with the project in it."""
-        command = [ROOT / "infra" / "pack" / "upload", "--url", f"http://127.0.0.1:{settled.port('s3.port')}", "--bucket", "hiresmed",
-                   "--create-bucket", "--site", SITE, "--wait", str(READY_S)]
-        keys = {"AWS_ACCESS_KEY_ID": "hiresmed", "AWS_SECRET_ACCESS_KEY": settled.secret("s3-secret"), "AWS_REGION": "us-east-1"}
-        if subprocess.run(command, check=False, env={**os.environ, **keys}).returncode != 0:
-            raise Failure("the shipped models could not be put into the store: see above")
+        """What comes with the project, in the store."""
+        # Any worker's settings will do: all name the same store.
+        config = parts.worker(self.folder, settled, self.workers[0], 1, self.device)
+        done = subprocess.run([self.binaries / "hiresmed-worker", "--config", config, "furnish", SITE], check=False,
+                              capture_output=True, text=True, cwd=self.folder)
+        if done.returncode != 0:
+            raise Failure(f"the shipped models could not be put into the store: {done.stderr.strip()}")
 
     def start_coordinator(self, settled, address):
         """The first API key, where it was made now."""

@@ -18,6 +18,7 @@ mod record;
 pub mod resident;
 #[cfg(feature = "fleet")]
 pub mod settings;
+pub mod shipped;
 #[cfg(feature = "fleet")]
 pub mod status;
 #[cfg(feature = "training")]

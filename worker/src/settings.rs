@@ -2,33 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use hiresmed_inference::Provider;
 use hiresmed_protocol::job::{Class, Kind, queue};
+use hiresmed_telemetry::logging;
 use serde::Deserialize;
-
-/// Why the settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("the settings in {path} cannot be read: {cause}; name another file with --config", path = path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: String,
-    },
-    /// The file's text is wrong.
-    #[error("the settings in {path} are wrong: {cause}", path = path.display())]
-    Text {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        cause: String,
-    },
-}
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -49,7 +29,7 @@ pub struct Settings {
     /// Where networks run: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// What is logged, to standard error.
-    pub log: Log,
+    pub log: logging::Settings,
 }
 
 impl Default for Settings {
@@ -62,41 +42,12 @@ impl Default for Settings {
             permits: 1,
             threads: None,
             device: "cpu".to_owned(),
-            log: Log::default(),
+            log: logging::Settings::default(),
         }
-    }
-}
-
-/// What is logged, to standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// Whether lines are for people, and not JSON.
-    pub human: bool,
-    /// A level, or levels by target: `info`, `hiresmed_worker=debug,warn`.
-    pub filter: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { human: false, filter: "info".to_owned() }
     }
 }
 
 impl Settings {
-    /// The defaults, overlaid with the file where one is named.
-    ///
-    /// # Errors
-    /// [`Error::File`], [`Error::Text`].
-    pub fn read(file: Option<&Path>) -> Result<Self, Error> {
-        let Some(path) = file else { return Ok(Self::default()) };
-        let path = path.to_owned();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| Error::Text { path, cause: error.to_string() }),
-            Err(error) => Err(Error::File { path, cause: error.to_string() }),
-        }
-    }
-
     /// Where networks run.
     ///
     /// # Errors
@@ -184,6 +135,8 @@ impl Overrides {
 
 #[cfg(test)]
 mod tests {
+    use hiresmed_services::settings::read;
+
     use super::*;
 
     #[test]
@@ -191,7 +144,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.toml");
         std::fs::write(&path, "permits = 3\ndevice = \"cuda:1\"\n[services.cache]\nendpoint = \"none\"\n").unwrap();
-        let mut settings = Settings::read(Some(&path)).unwrap();
+        let mut settings = read::<Settings>(Some(&path)).unwrap();
         Overrides { permits: Some(2), ..Overrides::default() }.apply(&mut settings);
         assert_eq!((settings.permits, settings.services.cache.endpoint.as_str()), (2, "none"));
         assert_eq!(settings.provider(), Ok(Provider::Cuda { device: 1 }));
@@ -203,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.toml");
         std::fs::write(&path, "permit = 3\n").unwrap();
-        let error = Settings::read(Some(&path)).unwrap_err().to_string();
+        let error = read::<Settings>(Some(&path)).unwrap_err().to_string();
         assert!(error.contains("permit") && error.contains("worker.toml"), "{error}");
     }
 

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use hiresmed_inference::{Runtime, package};
 use hiresmed_protocol::{Digest, keys};
+use hiresmed_worker::shipped;
 use serde::Serialize;
 
 use super::StateArgument;
-use crate::{failure, fleet::Fleet, shipped};
+use crate::{failure, fleet::Fleet};
 
 /// Model packages
 #[derive(Debug, clap::Args)]

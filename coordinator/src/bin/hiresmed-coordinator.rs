@@ -13,7 +13,7 @@ use hiresmed_coordinator::{
     },
 };
 use hiresmed_protocol::SiteId;
-use hiresmed_telemetry::logging::{self, Format};
+use hiresmed_services::settings::read;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let mut settings = Settings::read(arguments.config.as_deref())?;
+    let mut settings = read::<Settings>(arguments.config.as_deref())?;
     arguments.overrides.apply(&mut settings);
     let runtime = tokio::runtime::Runtime::new().context("the program cannot start its threads")?;
     runtime.block_on(async {
@@ -95,8 +95,7 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 async fn serve(settings: &Settings) -> Result<()> {
-    let format = if settings.log.human { Format::Human } else { Format::Json };
-    logging::start(format, &settings.log.filter)?;
+    settings.log.start()?;
     let stop = CancellationToken::new();
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let stopping = stop.clone();

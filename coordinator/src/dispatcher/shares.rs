@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use hiresmed_protocol::{RequestId, SiteId};
+use hiresmed_protocol::{Class, RequestId, SiteId, job::Kind};
 use tokio::sync::Notify;
 
 /// Weight of the newest job in the estimate of what a site's jobs take.
@@ -19,6 +19,9 @@ const NEWEST: f64 = 0.2;
 /// Estimate of a job's worker-seconds before any has ended.
 const UNKNOWN_SECONDS: f64 = 1.0;
 
+/// What a queue is for: each kind and class has one.
+pub(super) type Work = (Kind, Class);
+
 /// The windows of all queues. Shared by the dispatchers of all requests.
 #[derive(Debug)]
 pub struct Shares {
@@ -26,13 +29,13 @@ pub struct Shares {
     state: Mutex<State>,
 }
 
-/// Jobs of a site in a queue.
+/// Jobs of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// The site.
     pub site: SiteId,
-    /// The queue.
-    pub queue: String,
+    /// What kind of work.
+    pub kind: Kind,
     /// Published and not settled.
     pub in_flight: usize,
     /// To be published when there is room.
@@ -67,7 +70,7 @@ impl Site {
 #[derive(Debug)]
 struct Entry {
     site: SiteId,
-    queue: String,
+    work: Work,
     order: u64,
     in_flight: usize,
     ready: usize,
@@ -91,8 +94,8 @@ impl Shares {
         Arc::new(Self { window: window.max(1), state: Mutex::default() })
     }
 
-    /// Takes a request in: its jobs go to `queue`, its site counts with `weight`.
-    pub(super) fn join(self: &Arc<Self>, request: &RequestId, site: &SiteId, weight: f64, queue: String) -> Ticket {
+    /// Takes a request in: its jobs go to the queue of `work`, its site counts with `weight`.
+    pub(super) fn join(self: &Arc<Self>, request: &RequestId, site: &SiteId, weight: f64, work: Work) -> Ticket {
         let notify = Arc::new(Notify::new());
         let mut state = self.state();
         let level = state.level();
@@ -105,28 +108,22 @@ impl Shares {
         state.joined += 1;
         let order = state.joined;
         let (site, notify_entry) = (site.clone(), notify.clone());
-        let entry = Entry { site, queue, order, in_flight: 0, ready: 0, granted: 0, notify: notify_entry };
+        let entry = Entry { site, work, order, in_flight: 0, ready: 0, granted: 0, notify: notify_entry };
         state.entries.insert(request.clone(), entry);
         drop(state);
         Ticket { shares: self.clone(), request: request.clone(), notify }
     }
 
-    /// What each site holds in each queue, for metrics.
+    /// What each request holds, for metrics.
     pub fn holdings(&self) -> Vec<Holding> {
         let state = self.state();
-        let mut held: BTreeMap<(&SiteId, &str), (usize, usize)> = BTreeMap::new();
-        for entry in state.entries.values() {
-            let (in_flight, backlog) = held.entry((&entry.site, &entry.queue)).or_default();
-            *in_flight += entry.in_flight;
-            *backlog += entry.ready;
-        }
-        let holding = |((site, queue), (in_flight, backlog)): ((&SiteId, &str), (usize, usize))| Holding {
-            site: site.clone(),
-            queue: queue.to_owned(),
-            in_flight,
-            backlog,
+        let holding = |entry: &Entry| Holding {
+            site: entry.site.clone(),
+            kind: entry.work.0,
+            in_flight: entry.in_flight,
+            backlog: entry.ready,
         };
-        held.into_iter().map(holding).collect()
+        state.entries.values().map(holding).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,8 +140,8 @@ impl State {
         used.min_by(f64::total_cmp)
     }
 
-    /// Gives the free places of `queue` to the requests that want them.
-    fn deal(&mut self, queue: &str, window: usize) {
+    /// Gives the free places in the queue of `work` to the requests that want them.
+    fn deal(&mut self, work: Work, window: usize) {
         // What each site has used for its weight, with what it holds at its estimate.
         let mut positions: BTreeMap<SiteId, f64> =
             self.sites.iter().map(|(id, site)| (id.clone(), site.used)).collect();
@@ -154,10 +151,10 @@ impl State {
             if let Some(position) = positions.get_mut(&entry.site) {
                 *position += entry.holds() as f64 * cost;
             }
-            held += if entry.queue == queue { entry.holds() } else { 0 };
+            held += if entry.work == work { entry.holds() } else { 0 };
         }
         for _ in held..window {
-            let wanting = self.entries.values_mut().filter(|entry| entry.queue == queue && entry.wants());
+            let wanting = self.entries.values_mut().filter(|entry| entry.work == work && entry.wants());
             let position = |entry: &Entry| positions.get(&entry.site).copied().unwrap_or_default();
             let next = wanting.min_by(|a, b| position(a).total_cmp(&position(b)).then(a.order.cmp(&b.order)));
             let Some(entry) = next else { return };
@@ -187,7 +184,7 @@ impl Ticket {
         let Some(entry) = state.entries.get_mut(&self.request) else { return 0 };
         let rested = entry.holds() + entry.ready == 0;
         (entry.in_flight, entry.ready, entry.granted) = (in_flight, ready, entry.granted.min(ready));
-        let (id, queue) = (entry.site.clone(), entry.queue.clone());
+        let (id, work) = (entry.site.clone(), entry.work);
         let others = state
             .entries
             .iter()
@@ -201,7 +198,7 @@ impl Ticket {
                 site.job_seconds += NEWEST * (seconds - site.job_seconds);
             }
         }
-        state.deal(&queue, self.shares.window);
+        state.deal(work, self.shares.window);
         let Some(entry) = state.entries.get_mut(&self.request) else { return 0 };
         let granted = std::mem::take(&mut entry.granted);
         entry.in_flight += granted;
@@ -219,7 +216,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.shares.state();
         if let Some(entry) = state.entries.remove(&self.request) {
-            state.deal(&entry.queue, self.shares.window);
+            state.deal(entry.work, self.shares.window);
         }
     }
 }
@@ -231,7 +228,7 @@ mod tests {
     use super::*;
 
     fn join(shares: &Arc<Shares>, request: &str, site: &str, weight: f64) -> Ticket {
-        shares.join(&request.parse().unwrap(), &site.parse().unwrap(), weight, "synthesis.batch".to_owned())
+        shares.join(&request.parse().unwrap(), &site.parse().unwrap(), weight, (Kind::Synthesise, Class::Batch))
     }
 
     /// A broker and its workers: jobs are taken in the order in which they were published.
@@ -322,10 +319,12 @@ mod tests {
         let shares = Shares::new(2);
         let first = join(&shares, "r1", "a", 1.0);
         let second = join(&shares, "r2", "b", 1.0);
-        let training = shares.join(&"t1".parse().unwrap(), &"a".parse().unwrap(), 1.0, "training.batch".to_owned());
+        let training =
+            shares.join(&"t1".parse().unwrap(), &"a".parse().unwrap(), 1.0, (Kind::TrainRound, Class::Batch));
         assert_eq!((first.update(0, 5, &[]), second.update(0, 5, &[]), training.update(0, 1, &[])), (2, 0, 1));
-        let held: Vec<_> = shares.holdings().into_iter().map(|held| (held.in_flight, held.backlog)).collect();
-        assert_eq!(held, [(2, 3), (1, 0), (0, 5)]);
+        let held: Vec<_> =
+            shares.holdings().into_iter().map(|held| (held.kind, held.in_flight, held.backlog)).collect();
+        assert_eq!(held, [(Kind::Synthesise, 2, 3), (Kind::Synthesise, 0, 5), (Kind::TrainRound, 1, 0)]);
         drop(first);
         assert_eq!(second.update(0, 5, &[]), 2);
     }

@@ -4,6 +4,7 @@
 //! also as the path of a file that holds it, as containers are given their secrets.
 
 mod endpoint;
+mod file;
 #[cfg_attr(not(feature = "fleet"), path = "settings/no_fleet.rs")]
 mod fleet;
 
@@ -12,7 +13,10 @@ use std::{path::PathBuf, sync::Arc};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-pub use self::endpoint::{CacheEndpoint, QueueEndpoint, StoreEndpoint};
+pub use self::{
+    endpoint::{CacheEndpoint, QueueEndpoint, StoreEndpoint},
+    file::{FileError, read},
+};
 use crate::{cache, queue, store};
 
 /// Why the services could not be opened.
@@ -235,7 +239,11 @@ async fn open_queue(settings: &Queue) -> Result<Arc<dyn queue::Queue>, Error> {
     }
 }
 
-async fn open_store(settings: &Store) -> Result<Arc<dyn store::Store>, Error> {
+/// Opens the store alone, for a program that needs nothing else.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn open_store(settings: &Store) -> Result<Arc<dyn store::Store>, Error> {
     let file = &settings.secret_access_key_file;
     let secret = secret("store.secret_access_key_file", &settings.secret_access_key, file)?;
     match StoreEndpoint::parse(&settings.endpoint)? {

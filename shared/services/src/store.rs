@@ -170,6 +170,14 @@ pub trait Store: Send + Sync {
     /// [`Error::Denied`], [`Error::Key`], [`Error::Backend`].
     async fn delete(&self, key: &str) -> Result<()>;
 
+    /// Makes the place where objects lie, such as a bucket, unless it is there. A store in a folder makes it when it is opened.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where it is not there and may not be made, [`Error::Backend`].
+    async fn create(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A link by which whoever has it can read the object for a while (at most 7 days), without this program and without
     /// its digest being checked; `None` where the store gives no links. Whether the object exists is not looked at.
     ///

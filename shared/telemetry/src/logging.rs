@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal};
 
+use serde::Deserialize;
 use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter,
@@ -38,6 +39,32 @@ pub enum Format {
     Human,
     /// A JSON object a line, its fields beside the message.
     Json,
+}
+
+/// What a program logs to standard error, as a part of its settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Whether lines are for people, and not JSON.
+    pub human: bool,
+    /// A level, or levels by target: `info`, `hiresmed_worker=debug,warn`.
+    pub filter: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { human: false, filter: "info".to_owned() }
+    }
+}
+
+impl Settings {
+    /// Starts logging for the whole process.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn start(&self) -> Result<(), Error> {
+        start(if self.human { Format::Human } else { Format::Json }, &self.filter)
+    }
 }
 
 /// Starts logging to standard error for the whole process.

@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use hiresmed_coordinator::{Supervisor, dispatcher};
 use hiresmed_protocol::job::Kind;
-use hiresmed_services::Services;
+use hiresmed_services::{Services, settings::read};
 use hiresmed_tests::imitation::imitate_slowly;
 use hiresmed_worker::{consumer::Runner, program, settings::Settings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ async fn main() -> Result<()> {
         bail!("usage: fleet-part coordinator|worker CONFIG [MILLISECONDS]")
     };
     hiresmed_telemetry::logging::start(hiresmed_telemetry::logging::Format::Human, "info")?;
-    let settings = Settings::read(Some(Path::new(config)))?;
+    let settings = read::<Settings>(Some(Path::new(config)))?;
     let services = connect(&settings).await;
     let stop = CancellationToken::new();
     let (mut terminate, token) = (signal(SignalKind::terminate())?, stop.clone());

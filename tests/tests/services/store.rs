@@ -44,6 +44,22 @@ async fn read(store: &Arc<dyn Store>, key: &str) -> std::io::Result<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_made_where_there_is_none() {
+    let mut settings = Seaweed::shared().fresh();
+    let (_, prefix) = settings.endpoint.trim_start_matches("s3://").split_once('/').unwrap();
+    // A prefix of its own is a bucket's name as well.
+    settings.endpoint = format!("s3://{prefix}");
+    let store = open_store(&settings).await;
+    let error = store.put("a/b", Bytes::from_static(b"1")).await.unwrap_err().to_string();
+    assert!(error.contains("there is no bucket"), "{error}");
+    for _ in 0..2 {
+        store.create().await.unwrap();
+    }
+    store.put("a/b", Bytes::from_static(b"1")).await.unwrap();
+    assert_eq!(store.list("").await.unwrap(), ["a/b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_many_creators_on_many_connections_one_wins() {
     let settings = Seaweed::shared().fresh();
     // SeaweedFS lets who meets another wait for whole seconds.

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
-use clap::Parser;
-use hiresmed_protocol::job::Kind;
-use hiresmed_telemetry::logging::{self, Format};
+use clap::{Parser, Subcommand};
+use hiresmed_protocol::{SiteId, job::Kind};
+use hiresmed_services::settings::read;
 use hiresmed_worker::{
     jobs, program,
     settings::{Overrides, Settings},
+    shipped,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,20 @@ struct Arguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     overrides: Overrides,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take jobs; what happens without a command
+    Work,
+    /// Make the store's bucket, put the models that come with the project into it, and its sample series for the site; what is
+    /// there is left alone
+    Furnish {
+        /// The site that gets the sample series
+        site: SiteId,
+    },
 }
 
 fn main() -> ExitCode {
@@ -37,21 +52,33 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    let mut settings = Settings::read(arguments.config.as_deref())?;
+    let mut settings = read::<Settings>(arguments.config.as_deref())?;
     arguments.overrides.apply(&mut settings);
-    let format = if settings.log.human { Format::Human } else { Format::Json };
-    logging::start(format, &settings.log.filter)?;
+    settings.log.start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("the program cannot start its threads")?;
     runtime.block_on(async {
+        if let Some(Command::Furnish { site }) = arguments.command {
+            return furnish(&settings, &site).await;
+        }
         let drain = CancellationToken::new();
         drain_on_signals(drain.clone())?;
         let services = hiresmed_services::connect(&settings.services).await?;
         program::work(&settings, services, Kind::Synthesise, Arc::new(jobs::run), drain).await
     })
+}
+
+async fn furnish(settings: &Settings, site: &SiteId) -> Result<()> {
+    let pack =
+        shipped::folder().context("there is no infra/pack above this program; name the folder by HIRESMED_PACK")?;
+    let store = hiresmed_services::settings::open_store(&settings.services.store).await?;
+    store.create().await?;
+    shipped::register(&store, site).await?;
+    tracing::info!(pack = %pack.display(), %site, "the store is furnished");
+    Ok(())
 }
 
 /// Cancels `drain` at SIGTERM and Ctrl-C.

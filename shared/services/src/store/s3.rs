@@ -18,7 +18,13 @@ mod write;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_sdk_s3::{Client, presigning::PresigningConfig, primitives};
+use aws_sdk_s3::{
+    Client,
+    error::ProvideErrorMetadata,
+    presigning::PresigningConfig,
+    primitives,
+    types::{BucketLocationConstraint, CreateBucketConfiguration},
+};
 use bytes::Bytes;
 use secrecy::SecretString;
 
@@ -37,7 +43,7 @@ const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Where a bucket is and who we are to it.
 #[derive(Clone, Default)]
 pub struct Address {
-    /// The bucket. It has to exist.
+    /// The bucket. Where it does not exist, [`Store::create`] makes it.
     pub bucket: String,
     /// What comes before every key: empty, or ending with `/`.
     pub prefix: String,
@@ -167,6 +173,27 @@ impl Store for S3 {
         match request.send().await.map_err(|error| self.shared.failed(Doing::Write, key, error)) {
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    async fn create(&self) -> Result<()> {
+        let Shared { client, bucket, .. } = &*self.shared;
+        // Looked for first: who may use a bucket is often not allowed to make one.
+        match client.head_bucket().bucket(bucket).send().await {
+            Ok(_) => return Ok(()),
+            Err(error) if error::status(&error) == Some(404) => {}
+            Err(error) => return Err(self.shared.failed(Doing::Read, "", error)),
+        }
+        // AWS takes a bucket for its first region unless another is named, which must not be that one.
+        let region = client.config().region().map(AsRef::as_ref).filter(|region| *region != "us-east-1");
+        let place = region.map(|region: &str| {
+            CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build()
+        });
+        match client.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await {
+            Ok(_) => Ok(()),
+            // Another was faster.
+            Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => Ok(()),
+            Err(error) => Err(self.shared.failed(Doing::Write, "", error)),
         }
     }
 
