@@ -88,8 +88,16 @@ impl Layer {
         for (index, patch) in patches.iter().enumerate() {
             fill(patch, index + 1, &mut lesion, &owner);
         }
-        let mask = Mask::from_fn(width, height, |x, y| owner[y * width + x] != 0);
         let windows = disjoint(patches.iter().filter_map(|patch| window(patch, width, height)).collect());
+        // Only where lesions are: the rest of these maps is never touched.
+        let mut mask = Mask::empty(width, height);
+        for Bounds { left, top, width: across, height: down } in &windows {
+            for y in *top..top + down {
+                for x in *left..left + across {
+                    mask.set(x, y, owner[y * width + x] != 0);
+                }
+            }
+        }
         Ok(Self { lesion, mask, windows })
     }
 }

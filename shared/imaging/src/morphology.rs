@@ -1,7 +1,10 @@
 //! Operations on masks: neighbours are the 8 around a pixel, the world outside the image is not set.
 
 pub use crate::measures::Bounds;
-use crate::{Mask, Plane, regions::Regions};
+use crate::{
+    Mask, Plane,
+    regions::{Regions, runs},
+};
 
 /// The 8-connected components of a mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,14 +230,16 @@ impl Mask {
     pub fn grown(&self, radius: f32) -> Mask {
         let (width, height) = (self.width(), self.height());
         let disc = half_widths(radius, width.max(height));
-        let gaps: Vec<Option<Vec<u16>>> = self.data().chunks_exact(width.max(1)).map(gaps).collect();
         let mut data = vec![0u8; width * height];
-        for (y, target) in data.chunks_exact_mut(width.max(1)).enumerate() {
-            let rows = y.saturating_sub(disc.len().saturating_sub(1))..(y + disc.len()).min(height);
-            for row in rows {
-                let Some(gaps) = &gaps[row] else { continue };
-                let half_width = disc[row.abs_diff(y)];
-                target.iter_mut().zip(gaps).for_each(|(target, &gap)| *target |= u8::from(gap <= half_width));
+        for (y, row) in self.data().chunks_exact(width.max(1)).enumerate() {
+            for run in runs(row, true) {
+                for (step, &reach) in disc.iter().enumerate() {
+                    let columns = run.start.saturating_sub(reach)..(run.end + reach).min(width);
+                    let rows = [y.checked_sub(step), Some(y + step).filter(|&row| step > 0 && row < height)];
+                    for row in rows.into_iter().flatten() {
+                        data[row * width..(row + 1) * width][columns.clone()].fill(1);
+                    }
+                }
             }
         }
         Mask::new(width, height, data)
@@ -247,9 +252,8 @@ impl Mask {
 }
 
 /// A disc of `radius` by its rows: how far it reaches to either side in its middle row, the next one, and so on; none for a
-/// negative radius. Rows and columns beyond `size` are left out, and so is what no image of 16-bit size has.
-fn half_widths(radius: f32, size: usize) -> Vec<u16> {
-    let size = size.min(usize::from(u16::MAX) - 1);
+/// negative radius. Rows and columns beyond `size` are left out.
+fn half_widths(radius: f32, size: usize) -> Vec<usize> {
     let within = |x: usize, y: usize| ((x * x + y * y) as f64).sqrt() as f32 <= radius;
     let mut half_width = if radius >= 0.0 { (radius as usize).saturating_add(1).min(size) } else { 0 };
     let mut disc = Vec::new();
@@ -257,27 +261,9 @@ fn half_widths(radius: f32, size: usize) -> Vec<u16> {
         while !within(half_width, y) {
             half_width -= 1;
         }
-        disc.push(half_width as u16);
+        disc.push(half_width);
     }
     disc
-}
-
-/// Each pixel's distance to the nearest set pixel of its row, `u16::MAX` at most; `None` for a row without any.
-fn gaps(row: &[u8]) -> Option<Vec<u16>> {
-    row.iter().any(|&value| value != 0).then(|| {
-        let mut since = u16::MAX;
-        let mut step = |&value: &u8| {
-            since = if value != 0 { 0 } else { since.saturating_add(1) };
-            since
-        };
-        let mut gaps: Vec<u16> = row.iter().map(&mut step).collect();
-        since = u16::MAX;
-        for (gap, &value) in gaps.iter_mut().zip(row).rev() {
-            since = if value != 0 { 0 } else { since.saturating_add(1) };
-            *gap = since.min(*gap);
-        }
-        gaps
-    })
 }
 
 /// One dimension of the squared distance transform: the lower envelope of the parabolas over `values`.

@@ -139,7 +139,8 @@ pub fn preview_png(plane: &Plane, low: f32, high: f32) -> Vec<u8> {
 /// Pixels of a plane in 8 bits, `low` at 0 and `high` at 255, clamped; NaN becomes 0.
 pub fn to_8_bit(plane: &Plane, low: f32, high: f32) -> Vec<u8> {
     let scale = 255.0 / (high - low);
-    plane.data().iter().map(|&value| ((value - low) * scale).round().clamp(0.0, 255.0) as u8).collect()
+    // The sum is exact in f64, so this rounds half up.
+    plane.data().iter().map(|&value| (f64::from(((value - low) * scale).clamp(0.0, 255.0)) + 0.5) as u8).collect()
 }
 
 /// 8-bit grey pixels as a PNG.

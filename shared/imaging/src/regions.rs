@@ -1,5 +1,9 @@
 //! Connected regions of a mask, found run by run: a row of a mask has few runs and many pixels.
 
+use std::ops::Range;
+
+use memchr::memchr;
+
 use crate::Mask;
 
 /// Neighbouring pixels of one row: columns `start..end` of `row`.
@@ -25,47 +29,53 @@ impl Regions {
     /// Regions of the pixels that are set (or of those that are not), joined over corners too where `diagonal`.
     pub(crate) fn of(mask: &Mask, set: bool, diagonal: bool) -> Self {
         let (width, reach) = (mask.width(), usize::from(diagonal));
-        let mut runs: Vec<Run> = Vec::new();
+        let mut found: Vec<Run> = Vec::new();
         // An earlier run of the same region, or the run itself.
         let mut parents: Vec<usize> = Vec::new();
         let mut above = 0;
         for (row, pixels) in mask.data().chunks_exact(width.max(1)).enumerate() {
-            let (first, mut next, mut x) = (runs.len(), above, 0);
-            while let Some(gap) = pixels[x..].iter().position(|&value| (value != 0) == set) {
-                let start = x + gap;
-                let length = pixels[start..].iter().position(|&value| (value != 0) != set);
-                let end = length.map_or(width, |length| start + length);
-                parents.push(runs.len());
-                while next < first && runs[next].end + reach <= start {
+            let (first, mut next) = (found.len(), above);
+            for Range { start, end } in runs(pixels, set) {
+                parents.push(found.len());
+                while next < first && found[next].end + reach <= start {
                     next += 1;
                 }
-                let touching = runs[next..first].iter().take_while(|run| run.start < end + reach).count();
+                let touching = found[next..first].iter().take_while(|run| run.start < end + reach).count();
                 for other in next..next + touching {
-                    join(&mut parents, other, runs.len());
+                    join(&mut parents, other, found.len());
                 }
-                runs.push(Run { row, start, end, region: 0 });
-                x = end;
+                found.push(Run { row, start, end, region: 0 });
             }
             above = first;
         }
         let mut areas = Vec::new();
-        for index in 0..runs.len() {
+        for index in 0..found.len() {
             // The root is the region's first run, so that its number is known before.
             let root = root(&mut parents, index);
-            let region = if root == index { areas.len() } else { runs[root].region };
+            let region = if root == index { areas.len() } else { found[root].region };
             if root == index {
                 areas.push(0);
             }
-            runs[index].region = region;
-            areas[region] += runs[index].end - runs[index].start;
+            found[index].region = region;
+            areas[region] += found[index].end - found[index].start;
         }
-        Self { runs, areas }
+        Self { runs: found, areas }
     }
 
     /// The region with the most pixels; the first of equals.
     pub(crate) fn largest(&self) -> Option<usize> {
         (0..self.areas.len()).max_by_key(|&index| (self.areas[index], usize::MAX - index))
     }
+}
+
+/// The runs of a row of 0 and 1: columns whose pixels are set, or those whose are not.
+pub(crate) fn runs(row: &[u8], set: bool) -> impl Iterator<Item = Range<usize>> {
+    let mut x = 0;
+    std::iter::from_fn(move || {
+        let start = x + memchr(u8::from(set), &row[x..])?;
+        x = memchr(u8::from(!set), &row[start..]).map_or(row.len(), |length| start + length);
+        Some(start..x)
+    })
 }
 
 fn root(parents: &mut [usize], mut at: usize) -> usize {

@@ -40,7 +40,11 @@ pub fn resize(plane: &Plane, width: usize, height: usize, filter: Filter) -> Pla
     let rows = taps(plane.height(), height, filter);
     let mut narrowed = Vec::with_capacity(width * plane.height());
     for row in plane.data().chunks_exact(plane.width()) {
-        narrowed.extend(columns.iter().map(|taps| taps.iter().map(|&(at, weight)| row[at] * weight).sum::<f32>()));
+        narrowed.extend(columns.iter().map(|taps| match taps[..] {
+            // The usual case by itself.
+            [(a, first), (b, second)] => row[a] * first + row[b] * second,
+            ref taps => taps.iter().map(|&(at, weight)| row[at] * weight).sum::<f32>(),
+        }));
     }
     let mut data = vec![0f32; width * height];
     for (target, taps) in data.chunks_exact_mut(width).zip(&rows) {

@@ -27,7 +27,9 @@ impl Window {
 
     /// `normalised` as a 16-bit stored value, clamped and rounded half away from zero.
     pub fn to_stored(&self, normalised: f32) -> u16 {
-        ((normalised.clamp(-1.0, 1.0) + 1.0) * 32_767.5).round() as u16
+        let value = (normalised.clamp(-1.0, 1.0) + 1.0) * 32_767.5;
+        // In f64 the sum is exact; `round` is a call for each pixel where the processor is not known to have it.
+        (f64::from(value) + 0.5) as u16
     }
 
     /// The normalised value of a stored one; `to_stored(from_stored(v)) == v` for every `v`.

@@ -95,22 +95,23 @@ impl Pipeline {
         };
         let mut placer =
             Placer::new(anatomy.scene(), self.rules(background.spacing_mm())).map_err(|error| refuse(0, error))?;
-        let candidates = match lesions.first() {
-            Some(first) => placer.candidates(&first.mask).map(|Candidates { map, .. }| map),
-            None => Ok(anatomy.weights.clone()),
-        };
         let least = self.request.lesions.count.min as usize;
         let positions = &self.request.placement.positions;
+        let mut evidence = lesions.is_empty().then(|| anatomy.weights.clone());
         for (n, lesion) in lesions.iter().enumerate() {
+            let candidates = placer.candidates(&lesion.mask);
             let placed = match positions.get(n) {
                 Some(&[x, y]) => {
                     placer.place_at(&lesion.mask, (x.round().max(0.0) as usize, y.round().max(0.0) as usize))
                 }
-                None => {
+                None => candidates.as_ref().map_err(Refusal::clone).and_then(|candidates| {
                     let mut noise = generator(&self.request, index, Purpose::Placement(n as u32));
-                    placer.place(&lesion.mask, &mut noise)
-                }
+                    placer.place_among(&lesion.mask, candidates, &mut noise)
+                }),
             };
+            if n == 0 {
+                evidence = candidates.ok().map(|Candidates { map, .. }| map);
+            }
             match placed {
                 Ok(_) => {}
                 Err(Refusal::NoRoom { .. } | Refusal::NoCandidate { .. }) if n >= least.max(positions.len()) => break,
@@ -122,8 +123,8 @@ impl Pipeline {
             pinned: positions.len().min(places.len()),
             lesions: places,
             // A first lesion that was pinned by force may fit nowhere else.
-            candidates: candidates
-                .unwrap_or_else(|_| Plane::filled(background.plane.width(), background.plane.height(), 0.0)),
+            candidates: evidence
+                .unwrap_or_else(|| Plane::filled(background.plane.width(), background.plane.height(), 0.0)),
             permissible: anatomy.permissible.clone(),
         })
     }

@@ -50,21 +50,23 @@ impl Footprint {
 
     /// The positions at which every pixel of the footprint is set in `free` (pixels outside the image are not).
     pub(super) fn erode(&self, free: &Mask) -> Mask {
-        let (width, height) = (free.width(), free.height());
-        let ahead = runs_ahead(free);
-        let mut fits = vec![1u8; width * height];
-        for (y, row) in fits.chunks_exact_mut(width.max(1)).enumerate() {
+        let width = free.width().max(1);
+        let ahead: Vec<Option<Vec<u16>>> = free.data().chunks_exact(width).map(runs_ahead).collect();
+        let mut fits = vec![0u8; free.data().len()];
+        for (y, row) in fits.chunks_exact_mut(width).enumerate() {
+            let source = |run: &Run| ahead.get(usize::try_from(y as i64 + run.row).ok()?)?.as_deref();
+            // Most rows of an image are not free at all, at the top or the bottom of the footprint already.
+            if self.runs.iter().any(|run| source(run).is_none()) {
+                continue;
+            }
+            row.fill(1);
             for run in &self.runs {
-                let source = y as i64 + run.row;
-                if !(0..height as i64).contains(&source) {
-                    row.fill(0);
-                    break;
+                if let Some(ahead) = source(run) {
+                    clear_where_short(row, ahead, run);
                 }
-                let ahead = &ahead[source as usize * width..(source as usize + 1) * width];
-                clear_where_short(row, ahead, run);
             }
         }
-        Mask::new(width, height, fits)
+        Mask::new(free.width(), free.height(), fits)
     }
 
     /// How many of the footprint's pixels at `(x, y)` are set in `mask`; pixels outside the image are not.
@@ -99,21 +101,21 @@ fn inside(mask: &Mask, x: i64, y: i64) -> Option<(usize, usize)> {
     (x < mask.width() && y < mask.height()).then_some((x, y))
 }
 
-/// For each pixel, how many set pixels follow in its row from it on.
-fn runs_ahead(mask: &Mask) -> Vec<u32> {
-    let mut ahead: Vec<u32> = mask.data().iter().map(|&value| u32::from(value)).collect();
-    for row in ahead.chunks_exact_mut(mask.width().max(1)) {
-        for x in (1..row.len()).rev() {
-            if row[x - 1] != 0 {
-                row[x - 1] = row[x] + 1;
-            }
+/// For each pixel of a row, how many set pixels follow from it on, at most as many as 16 bits hold; `None` where none is set.
+fn runs_ahead(row: &[u8]) -> Option<Vec<u16>> {
+    row.contains(&1).then(|| {
+        let mut ahead = vec![0u16; row.len()];
+        let mut length = 0u16;
+        for (ahead, &value) in ahead.iter_mut().zip(row).rev() {
+            length = if value != 0 { length.saturating_add(1) } else { 0 };
+            *ahead = length;
         }
-    }
-    ahead
+        ahead
+    })
 }
 
 /// Clears the positions of `row` from which the run would start beyond the row or meet a pixel that is not free.
-fn clear_where_short(row: &mut [u8], ahead: &[u32], run: &Run) {
+fn clear_where_short(row: &mut [u8], ahead: &[u16], run: &Run) {
     let width = row.len();
     // Position x starts its run at x + column; only starts inside the row can fit.
     let first = usize::try_from(-run.column).unwrap_or(0).min(width);
@@ -121,7 +123,8 @@ fn clear_where_short(row: &mut [u8], ahead: &[u32], run: &Run) {
     row[..first].fill(0);
     row[end..].fill(0);
     let start = (first as i64 + run.column).clamp(0, width as i64) as usize;
+    let wanted = u16::try_from(run.length).unwrap_or(u16::MAX);
     for (fits, &length) in row[first..end].iter_mut().zip(&ahead[start..]) {
-        *fits &= u8::from(length >= run.length);
+        *fits &= u8::from(length >= wanted);
     }
 }

@@ -81,8 +81,9 @@ impl<'a> Placer<'a> {
                 return Err(Refusal::Size { map, found, expected });
             }
         }
-        let wrong = scene.weights.data().iter().position(|weight| !(weight.is_finite() && *weight >= 0.0));
-        if let Some(at) = wrong {
+        let is_weight = |weight: &f32| (0.0..f32::INFINITY).contains(weight);
+        if !scene.weights.data().iter().fold(true, |good, weight| good & is_weight(weight)) {
+            let at = scene.weights.data().iter().position(|weight| !is_weight(weight)).unwrap_or_default();
             let value = scene.weights.data()[at];
             return Err(Refusal::Weight { x: at % expected.0, y: at / expected.0, value });
         }
@@ -111,20 +112,28 @@ impl<'a> Placer<'a> {
     /// Draws a position for a lesion with this mask, each position as likely as its weight in C_final, and takes it.
     pub fn place(&mut self, mask: &Mask, rng: &mut impl Rng) -> Result<Placed, Refusal> {
         let candidates = self.candidates(mask)?;
-        let mut cumulative = Vec::with_capacity(candidates.map.data().len());
-        let mut total = 0.0f64;
-        for &weight in candidates.map.data() {
-            total += f64::from(weight);
-            cumulative.push(total);
-        }
-        if total <= 0.0 {
-            return Err(Refusal::NoCandidate { positions: candidates.allowed.area() });
-        }
+        self.place_among(mask, &candidates, rng)
+    }
+
+    /// As [`place`](Self::place), with the `candidates` of the same mask as they are now.
+    pub fn place_among(&mut self, mask: &Mask, candidates: &Candidates, rng: &mut impl Rng) -> Result<Placed, Refusal> {
+        // Most positions weigh nothing.
+        let weights = || candidates.map.data().iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+        let total: f64 = weights().map(|(_, &weight)| f64::from(weight)).sum();
         // 53 random bits: uniform in [0, 1).
         let target = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
-        // The first position whose sum exceeds the target has weight itself; the product may round up to the total.
-        let last = candidates.map.data().iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
-        let at = cumulative.partition_point(|&sum| sum <= target).min(last);
+        // The first position whose sum exceeds the target; the last one where the product was rounded up to the total.
+        let (mut sum, mut drawn) = (0.0f64, None);
+        for (at, &weight) in weights() {
+            sum += f64::from(weight);
+            drawn = Some(at);
+            if sum > target {
+                break;
+            }
+        }
+        let Some(at) = drawn else {
+            return Err(Refusal::NoCandidate { positions: candidates.allowed.area() });
+        };
         let width = candidates.map.width();
         self.take(mask, (at % width, at / width))
     }
@@ -170,18 +179,30 @@ impl<'a> Placer<'a> {
 
     fn allowed(&self, footprint: &Footprint) -> Mask {
         let clear = self.clear_area();
-        let safe = self.scene.body.and(self.scene.permissible);
         match self.rules.rule {
-            Rule::Footprint => footprint.erode(&clear.and(&safe)),
-            Rule::Centre => footprint.erode(&clear).and(&safe),
+            Rule::Footprint => footprint.erode(&self.safe(clear)),
+            Rule::Centre => self.safe(footprint.erode(&clear)),
         }
+    }
+
+    /// Of `area`, what lies in the body and in no danger zone.
+    fn safe(&self, area: Mask) -> Mask {
+        area.and(self.scene.body).and(self.scene.permissible)
     }
 
     /// Pixels inside the margin and apart from other lesions.
     fn clear_area(&self) -> Mask {
         let (width, height, border) = (self.scene.weights.width(), self.scene.weights.height(), self.rules.border_px);
-        let within = |value: usize, size: usize| value >= border && value + border < size;
-        Mask::from_fn(width, height, |x, y| within(x, width) && within(y, height) && self.taken[y * width + x] == 0)
+        let mut clear = vec![0u8; width * height];
+        if 2 * border < width.min(height) {
+            let columns = border..width - border;
+            for y in border..height - border {
+                let taken = &self.taken[y * width..(y + 1) * width][columns.clone()];
+                let row = &mut clear[y * width..(y + 1) * width][columns.clone()];
+                row.iter_mut().zip(taken).for_each(|(clear, &lesion)| *clear = u8::from(lesion == 0));
+            }
+        }
+        Mask::new(width, height, clear)
     }
 
     fn take(&mut self, mask: &Mask, position: (usize, usize)) -> Result<Placed, Refusal> {
@@ -215,7 +236,7 @@ impl<'a> Placer<'a> {
     }
 
     fn no_room(&self, footprint: &Footprint) -> Refusal {
-        let free = self.clear_area().and(self.scene.body).and(self.scene.permissible);
+        let free = self.safe(self.clear_area());
         let deepest = free.distance_to_edge().data().iter().copied().fold(0.0, f32::max);
         Refusal::NoRoom {
             lesion_width: (footprint.right - footprint.left + 1) as usize,

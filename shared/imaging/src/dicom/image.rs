@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dicom_dictionary_std::tags;
 
 use super::attributes::Attributes;
-use super::codec::{Codec, Colour, Layout, native_frame_bytes};
+use super::codec::{Codec, Colour, Decoded, Layout, native_frame_bytes};
 use super::dataset::{self, Dataset, Encoding, Value};
 use super::{envelope, frames};
 use crate::{Error, Fault, Plane};
@@ -236,17 +236,22 @@ impl DicomImage {
     }
 
     fn decode(&self, index: usize) -> Result<Frame, Fault> {
+        let Decoded { raw, colour } = self.samples(index)?;
+        let values: Vec<i64> = raw.iter().map(|&raw| self.layout.stored(raw)).collect();
+        let values = if colour == Colour::Ybr { to_rgb(&values) } else { values };
+        Ok(Frame { values, samples: self.layout.samples })
+    }
+
+    /// Samples of a frame as the codec gives them.
+    fn samples(&self, index: usize) -> Result<Decoded, Fault> {
         if index >= self.frames {
             return Err(Fault::Malformed(format!("frame {index} was asked for, there are {}", self.frames)));
         }
         let bytes = if self.codec == Codec::Native { &self.pixel_data[0] } else { &self.pixel_data[index] };
         // Decoders are other people's code over hostile bytes: a panic in one is a refusal of this file, nothing more.
         // Nothing that they borrow is changed, so that no broken state can be seen afterwards.
-        let decoded = catch_unwind(AssertUnwindSafe(|| self.codec.decode(bytes, index, &self.layout)))
-            .unwrap_or_else(|_| Err(self.refusal(index, "the decoder failed on damaged data")))?;
-        let values: Vec<i64> = decoded.raw.iter().map(|&raw| self.layout.stored(raw)).collect();
-        let values = if decoded.colour == Colour::Ybr { to_rgb(&values) } else { values };
-        Ok(Frame { values, samples: self.layout.samples })
+        catch_unwind(AssertUnwindSafe(|| self.codec.decode(bytes, index, &self.layout)))
+            .unwrap_or_else(|_| Err(self.refusal(index, "the decoder failed on damaged data")))
     }
 
     fn refusal(&self, frame: usize, reason: &str) -> Fault {
@@ -279,12 +284,13 @@ impl DicomImage {
             ("MONOCHROME1", true) => Some(-1),
             _ => None,
         };
-        let frame = self.frame(index)?;
-        let value = |&stored: &i64| {
+        let samples = self.samples(index).map_err(|fault| Error::new(&self.file, fault))?;
+        let value = |&raw: &u32| {
+            let stored = self.layout.stored(raw);
             let stored = mirror.map_or(stored, |sum| sum - stored);
             (stored as f64 * slope + intercept) as f32
         };
-        let data = frame.values.iter().map(value).collect();
+        let data = samples.raw.iter().map(value).collect();
         Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
     }
 }

@@ -61,12 +61,13 @@ impl Density {
         (at >= 0.0 && at <= count as f64 - 1.0).then_some((cell, at - cell as f64))
     }
 
-    /// The weight between four cells, linear along both axes.
-    fn between(&self, (left, right_share): (usize, f64), (top, bottom_share): (usize, f64)) -> f32 {
-        let cell = |x: usize, y: usize| f64::from(self.weights[y * self.columns + x]);
-        let upper = cell(left, top) * (1.0 - right_share) + cell(left + 1, top) * right_share;
-        let lower = cell(left, top + 1) * (1.0 - right_share) + cell(left + 1, top + 1) * right_share;
-        ((upper * (1.0 - bottom_share) + lower * bottom_share) / 65_535.0) as f32
+    /// A row of weights between two rows of cells, linear.
+    fn between(&self, (top, bottom_share): (usize, f64)) -> Vec<f32> {
+        let cells = |row: usize| &self.weights[row * self.columns..(row + 1) * self.columns];
+        let weight = |(&upper, &lower): (&u16, &u16)| {
+            ((f64::from(upper) * (1.0 - bottom_share) + f64::from(lower) * bottom_share) / 65_535.0) as f32
+        };
+        cells(top).iter().zip(cells(top + 1)).map(weight).collect()
     }
 }
 
@@ -131,13 +132,17 @@ impl Prior {
         let middle_y = bounds.top as f64 + (bounds.height as f64 - 1.0) / 2.0;
         let mut weights = Plane::filled(body.width(), body.height(), 0.0).with_spacing(spacing);
         let columns: Vec<_> = (bounds.left..bounds.left + bounds.width)
-            .map(|x| (x, self.density.cell((x as f64 - middle_x) * column_mm, self.density.columns)))
+            .filter_map(|x| {
+                let (cell, share) = self.density.cell((x as f64 - middle_x) * column_mm, self.density.columns)?;
+                Some((x, cell, share as f32))
+            })
             .collect();
         for y in bounds.top..bounds.top + bounds.height {
             let Some(row) = self.density.cell((y as f64 - middle_y) * row_mm, self.density.rows) else { continue };
-            for &(x, column) in &columns {
-                if let Some(column) = column.filter(|_| body.get(x, y)) {
-                    weights.set(x, y, self.density.between(column, row));
+            let row = self.density.between(row);
+            for &(x, cell, share) in &columns {
+                if body.get(x, y) {
+                    weights.set(x, y, row[cell] * (1.0 - share) + row[cell + 1] * share);
                 }
             }
         }

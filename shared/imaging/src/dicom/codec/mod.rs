@@ -40,8 +40,9 @@ impl Layout {
     pub(super) fn stored(&self, raw: u32) -> i64 {
         let shifted = u64::from(raw) >> (self.high_bit + 1 - self.bits_stored);
         let value = (shifted & ((1u64 << self.bits_stored) - 1)) as i64;
-        let sign = 1i64 << (self.bits_stored - 1);
-        if self.signed && value & sign != 0 { value - (sign << 1) } else { value }
+        // Without a sign nothing is flipped; with one, flipping its bit and taking it away extends it.
+        let sign = i64::from(self.signed) << (self.bits_stored - 1);
+        (value ^ sign) - sign
     }
 }
 

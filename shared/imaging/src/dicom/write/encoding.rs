@@ -32,6 +32,9 @@ impl Syntax {
     }
 }
 
+/// Room for everything but the pixels.
+const HEAD_BYTES: usize = 8192;
+
 /// Stored values of an image.
 pub(super) struct Pixels<'a> {
     pub stored: &'a [u16],
@@ -59,7 +62,7 @@ pub(super) fn encode(mut dataset: InMemDicomObject, pixels: &Pixels<'_>, syntax:
         .implementation_class_uid(derived_uid(&["hiresmed", "implementation class"]))
         .implementation_version_name("HIRESMED");
     let object = dataset.with_meta(meta).map_err(|error| failed(&error))?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(2 * pixels.stored.len() + HEAD_BYTES);
     object.write_all(&mut bytes).map_err(|error| failed(&error))?;
     // A deflated stream of odd length gets a zero behind it (PS3.5 A.5).
     if bytes.len() % 2 == 1 {

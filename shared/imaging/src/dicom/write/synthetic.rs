@@ -75,12 +75,12 @@ impl Synthetic<'_> {
     }
 
     fn stored(&self) -> Result<Vec<u16>, Error> {
-        let width = self.plane.width();
-        let value = |(at, &value): (usize, &f32)| match value.is_nan() {
-            true => Err(Error::NotANumber { x: at % width, y: at / width }),
-            false => Ok(self.window.to_stored(value)),
-        };
-        self.plane.data().iter().enumerate().map(value).collect()
+        let values = self.plane.data();
+        if values.iter().fold(false, |found, value| found | value.is_nan()) {
+            let at = values.iter().position(|value| value.is_nan()).unwrap_or_default();
+            return Err(Error::NotANumber { x: at % self.plane.width(), y: at / self.plane.width() });
+        }
+        Ok(values.iter().map(|&value| self.window.to_stored(value)).collect())
     }
 
     fn dataset(&self, pixels: &Pixels<'_>) -> Builder {

@@ -14,12 +14,12 @@ pub(super) enum Interleave {
 
 /// Decodes one scan of `components` components of `width x height`, each into its plane.
 pub(super) fn scan(
-    reader: &mut BitReader<'_>,
+    reader: &mut BitReader,
     parameters: &Parameters,
     interleave: Interleave,
     (width, height): (usize, usize),
     planes: &mut [Vec<u32>],
-) -> Result<(), String> {
+) -> Result<(), &'static str> {
     let mut decoder = Decoder { reader, parameters, model: Model::new(parameters) };
     let mut lines = vec![Lines::new(width); planes.len()];
     for _ in 0..height {
@@ -36,23 +36,21 @@ pub(super) fn scan(
     Ok(())
 }
 
-struct Decoder<'r, 'b, 'p> {
-    reader: &'r mut BitReader<'b>,
-    parameters: &'p Parameters,
+struct Decoder<'a> {
+    reader: &'a mut BitReader,
+    parameters: &'a Parameters,
     model: Model,
 }
 
-impl Decoder<'_, '_, '_> {
-    fn line(&mut self, lines: &mut Lines, width: usize) -> Result<(), String> {
+impl Decoder<'_> {
+    fn line(&mut self, lines: &mut Lines, width: usize) -> Result<(), &'static str> {
         let mut x = 0;
         while x < width {
-            let neighbours = lines.neighbours(x);
-            let (context, sign) = self.parameters.context(neighbours);
-            if context != 0 {
-                lines.current[x + 1] = self.regular(context, sign, neighbours)?;
-                x += 1;
-                continue;
+            x = self.regular_samples(lines, x, width)?;
+            if x == width {
+                break;
             }
+            let neighbours = lines.neighbours(x);
             let run = self.run(&mut lines.run_index, width - x)?;
             let value = neighbours.a;
             lines.current[x + 1..x + 1 + run].fill(value);
@@ -68,11 +66,31 @@ impl Decoder<'_, '_, '_> {
         Ok(())
     }
 
+    /// Decodes from column `x` on until the line's end, or the first sample that begins a run; returns its column.
+    ///
+    /// Nearly all samples are decoded here: each neighbour is read once.
+    #[inline(never)]
+    fn regular_samples(&mut self, lines: &mut Lines, x: usize, width: usize) -> Result<usize, &'static str> {
+        let mut n = lines.neighbours(x);
+        let above = &lines.previous[x + 2..];
+        let samples = lines.current[x + 1..=width].iter_mut().zip(above);
+        for (at, (sample, &d)) in samples.enumerate() {
+            n.d = d;
+            let (context, sign) = self.model.regions.context(n);
+            if context == 0 {
+                return Ok(x + at);
+            }
+            *sample = self.regular(context, sign, n)?;
+            n = Neighbours { a: *sample, b: d, c: n.b, d };
+        }
+        Ok(width)
+    }
+
     /// All components of a pixel together: a run is one where every component is flat.
-    fn line_by_sample(&mut self, lines: &mut [Lines], width: usize) -> Result<(), String> {
+    fn line_by_sample(&mut self, lines: &mut [Lines], width: usize) -> Result<(), &'static str> {
         let mut x = 0;
         while x < width {
-            let contexts: Vec<_> = lines.iter().map(|lines| self.parameters.context(lines.neighbours(x))).collect();
+            let contexts: Vec<_> = lines.iter().map(|lines| self.model.regions.context(lines.neighbours(x))).collect();
             if contexts.iter().any(|(context, _)| *context != 0) {
                 for (lines, &(context, sign)) in lines.iter_mut().zip(&contexts) {
                     lines.current[x + 1] = self.regular(context, sign, lines.neighbours(x))?;
@@ -99,33 +117,30 @@ impl Decoder<'_, '_, '_> {
         Ok(())
     }
 
-    fn golomb(&mut self, k: u32, limit: u32) -> Result<i32, String> {
-        let most = limit.saturating_sub(self.parameters.error_bits + 1);
-        let zeros = self.reader.zeros(most)?;
-        if zeros < most {
-            return Ok(((zeros << k) | self.reader.bits(k)?) as i32);
-        }
-        Ok(self.reader.bits(self.parameters.error_bits)? as i32 + 1)
+    #[inline(always)]
+    fn golomb(&mut self, k: u32, limit: u32) -> Result<i32, &'static str> {
+        let escape_bits = self.parameters.error_bits;
+        Ok(self.reader.golomb(k, limit.saturating_sub(escape_bits + 1), escape_bits)? as i32)
     }
 
-    fn regular(&mut self, context: usize, sign: i32, neighbours: Neighbours) -> Result<i32, String> {
+    #[inline(always)]
+    fn regular(&mut self, context: usize, sign: i32, neighbours: Neighbours) -> Result<i32, &'static str> {
         let parameters = self.parameters;
         let statistics = &self.model.contexts[context];
         let prediction = (neighbours.predict() + sign * statistics.c).clamp(0, parameters.maximum);
-        let k = statistics.golomb();
-        let inverts = statistics.inverts(k, parameters);
-        let mapped = self.golomb(k, parameters.limit)?;
-        let error = if mapped & 1 == 0 { mapped >> 1 } else { -(mapped >> 1) - 1 };
+        let inverts = statistics.inverts(parameters);
+        let mapped = self.golomb(statistics.k, parameters.limit)?;
+        let error = (mapped >> 1) ^ -(mapped & 1);
         let error = if inverts { !error } else { error };
         if error.abs() > parameters.range {
-            return Err("a prediction error is out of range".into());
+            return Err("a prediction error is out of range");
         }
         self.model.contexts[context].update(error, parameters);
         Ok(parameters.reconstruct(prediction, sign * error))
     }
 
     /// The length of a run of at most `most` samples (A.7.1).
-    fn run(&mut self, run_index: &mut usize, most: usize) -> Result<usize, String> {
+    fn run(&mut self, run_index: &mut usize, most: usize) -> Result<usize, &'static str> {
         let mut run = 0;
         while self.reader.bits(1)? == 1 {
             let length = 1usize << RUN_BITS[*run_index];
@@ -138,16 +153,16 @@ impl Decoder<'_, '_, '_> {
             }
         }
         run += self.reader.bits(RUN_BITS[*run_index])? as usize;
-        if run >= most { Err("a run leaves its line".into()) } else { Ok(run) }
+        if run >= most { Err("a run leaves its line") } else { Ok(run) }
     }
 
-    fn run_end(&mut self, kind: usize, neighbours: Neighbours, run_index: usize) -> Result<i32, String> {
+    fn run_end(&mut self, kind: usize, neighbours: Neighbours, run_index: usize) -> Result<i32, &'static str> {
         let parameters = self.parameters;
         let k = self.model.runs[kind].golomb();
         let mapped = self.golomb(k, parameters.limit - RUN_BITS[run_index] - 1)?;
         let error = self.model.runs[kind].unmap(mapped, k);
         if error.abs() > parameters.range {
-            return Err("a prediction error is out of range".into());
+            return Err("a prediction error is out of range");
         }
         self.model.runs[kind].update(error, mapped, parameters);
         let prediction = if kind == 1 { neighbours.a } else { neighbours.b };

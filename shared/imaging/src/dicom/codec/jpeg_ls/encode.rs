@@ -35,7 +35,7 @@ impl Encoder {
         let mut x = 0;
         while x < width {
             let neighbours = lines.neighbours(x);
-            let (context, sign) = self.parameters.context(neighbours);
+            let (context, sign) = self.model.regions.context(neighbours);
             if context != 0 {
                 self.regular(context, sign, neighbours, lines.current[x + 1]);
                 x += 1;
@@ -70,8 +70,8 @@ impl Encoder {
         let statistics = &self.model.contexts[context];
         let prediction = (neighbours.predict() + sign * statistics.c).clamp(0, self.parameters.maximum);
         let error = self.parameters.reduce(sign * (value - prediction));
-        let k = statistics.golomb();
-        let signed = if statistics.inverts(k, &self.parameters) { !error } else { error };
+        let k = statistics.k;
+        let signed = if statistics.inverts(&self.parameters) { !error } else { error };
         let mapped = if signed >= 0 { 2 * signed } else { -2 * signed - 1 };
         self.golomb(mapped, k, self.parameters.limit);
         self.model.contexts[context].update(error, &self.parameters);

@@ -17,12 +17,15 @@ use super::{Colour, Decoded, Layout, same_size};
 pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
     let mut stream = Stream { rest: bytes, frame: None, preset: [0; 5], planes: Vec::new() };
     stream.read(layout)?;
-    let planes = stream.planes;
+    let mut planes = stream.planes;
     let pixels = layout.pixels();
     if planes.len() != layout.samples || planes.iter().any(|plane| plane.len() != pixels) {
         return Err("the code stream ends before its last component".into());
     }
-    let raw = (0..pixels).flat_map(|at| planes.iter().map(move |plane| plane[at])).collect();
+    let raw = match &mut planes[..] {
+        [grey] => std::mem::take(grey),
+        planes => (0..pixels).flat_map(|at| planes.iter().map(move |plane| plane[at])).collect(),
+    };
     let colour = if layout.photometric.starts_with("YBR") { Colour::Ybr } else { Colour::AsIs };
     Ok(Decoded { raw, colour })
 }
@@ -124,9 +127,9 @@ impl<'a> Stream<'a> {
         }
         let parameters = self.parameters(bits, i32::from(near))?;
         let mut planes = vec![Vec::with_capacity(layout.pixels()); components];
-        let mut reader = BitReader::new(self.rest);
+        let (mut reader, rest) = BitReader::new(self.rest);
         decode::scan(&mut reader, &parameters, interleave, (layout.columns, layout.rows), &mut planes)?;
-        self.rest = reader.rest();
+        self.rest = rest;
         self.planes.append(&mut planes);
         Ok(())
     }

@@ -44,25 +44,6 @@ impl Parameters {
         }
     }
 
-    /// Gradient regions -4 to 4 (A.3.3).
-    pub(super) fn quantise(&self, gradient: i32) -> i32 {
-        let [t1, t2, t3] = self.thresholds;
-        let size = match gradient.abs() {
-            size if size <= self.near => 0,
-            size if size < t1 => 1,
-            size if size < t2 => 2,
-            size if size < t3 => 3,
-            _ => 4,
-        };
-        size * gradient.signum()
-    }
-
-    /// The context of the neighbours and its sign; `(0, _)` where they are flat, which means run mode.
-    pub(super) fn context(&self, n: Neighbours) -> (usize, i32) {
-        let q = (self.quantise(n.d - n.b) * 9 + self.quantise(n.b - n.c)) * 9 + self.quantise(n.c - n.a);
-        (q.unsigned_abs() as usize, if q < 0 { -1 } else { 1 })
-    }
-
     /// `error` brought back into the range of prediction errors (A.4.5).
     pub(super) fn reduce(&self, error: i32) -> i32 {
         let error = if error < 0 { error + self.range } else { error };
@@ -70,6 +51,7 @@ impl Parameters {
     }
 
     /// The sample that `error` makes of `prediction`, wrapped and clamped (A.4.4, A.4.5).
+    #[inline]
     pub(super) fn reconstruct(&self, prediction: i32, error: i32) -> i32 {
         let step = 2 * self.near + 1;
         let value = prediction + error * step;
@@ -79,6 +61,39 @@ impl Parameters {
             value => value,
         };
         value.clamp(0, self.maximum)
+    }
+}
+
+/// The regions -4 to 4 of gradients (A.3.3), looked up: in noise no branch could be predicted.
+#[derive(Debug, Clone)]
+pub(super) struct Regions {
+    /// From the gradient `-maximum` on.
+    of: Vec<i8>,
+    maximum: i32,
+}
+
+impl Regions {
+    pub(super) fn new(parameters: &Parameters) -> Self {
+        let ([t1, t2, t3], near, maximum) = (parameters.thresholds, parameters.near, parameters.maximum);
+        let region = |gradient: i32| {
+            let size = gradient.abs();
+            let region = i8::from(size > near) + i8::from(size >= t1) + i8::from(size >= t2) + i8::from(size >= t3);
+            if gradient < 0 { -region } else { region }
+        };
+        Self { of: (-maximum..=maximum).map(region).collect(), maximum }
+    }
+
+    /// Of a gradient of samples, which are at most the maximum apart.
+    #[inline]
+    fn of(&self, gradient: i32) -> i32 {
+        i32::from(self.of[(gradient + self.maximum) as usize])
+    }
+
+    /// The context of the neighbours and its sign; `(0, _)` where they are flat, which means run mode.
+    #[inline]
+    pub(super) fn context(&self, n: Neighbours) -> (usize, i32) {
+        let q = (self.of(n.d - n.b) * 9 + self.of(n.b - n.c)) * 9 + self.of(n.c - n.a);
+        (q.unsigned_abs() as usize, if q < 0 { -1 } else { 1 })
     }
 }
 
@@ -93,13 +108,9 @@ pub(super) struct Neighbours {
 
 impl Neighbours {
     /// The median edge detector (A.4.1).
+    #[inline]
     pub(super) fn predict(self) -> i32 {
-        let (low, high) = (self.a.min(self.b), self.a.max(self.b));
-        match self.c {
-            c if c >= high => low,
-            c if c <= low => high,
-            c => self.a + self.b - c,
-        }
+        (self.a + self.b - self.c).clamp(self.a.min(self.b), self.a.max(self.b))
     }
 }
 
@@ -110,19 +121,19 @@ pub(super) struct Context {
     pub b: i32,
     pub c: i32,
     pub n: i32,
+    /// The Golomb parameter of the next sample, which waits for it (A.5.1).
+    pub k: u32,
 }
 
 impl Context {
-    pub(super) fn golomb(&self) -> u32 {
-        golomb_parameter(self.n, self.a)
-    }
-
     /// Whether error signs are mapped the other way round (A.5.2).
-    pub(super) fn inverts(&self, k: u32, parameters: &Parameters) -> bool {
-        parameters.near == 0 && k == 0 && 2 * self.b <= -self.n
+    #[inline]
+    pub(super) fn inverts(&self, parameters: &Parameters) -> bool {
+        parameters.near == 0 && self.k == 0 && 2 * self.b <= -self.n
     }
 
     /// A.6.
+    #[inline]
     pub(super) fn update(&mut self, error: i32, parameters: &Parameters) {
         self.b += error * (2 * parameters.near + 1);
         self.a += error.abs();
@@ -132,13 +143,12 @@ impl Context {
             self.n >>= 1;
         }
         self.n += 1;
-        if self.b <= -self.n {
-            self.b = (self.b + self.n).max(1 - self.n);
-            self.c = (self.c - 1).max(-128);
-        } else if self.b > 0 {
-            self.b = (self.b - self.n).min(0);
-            self.c = (self.c + 1).min(127);
-        }
+        // Chosen without branches: which way it goes cannot be predicted.
+        let (low, high) = (self.b <= -self.n, self.b > 0);
+        let b = if low { (self.b + self.n).max(1 - self.n) } else { self.b };
+        self.b = if high { (self.b - self.n).min(0) } else { b };
+        self.c = (self.c + i32::from(high) - i32::from(low)).clamp(-128, 127);
+        self.k = golomb_parameter(self.n, self.a);
     }
 }
 
@@ -184,17 +194,18 @@ impl RunContext {
     }
 }
 
+/// The least `k`, 24 at most, with `n << k` at least `a`; `n` is at least 1, `a` at least 0.
+#[inline]
 fn golomb_parameter(n: i32, a: i32) -> u32 {
-    let mut k = 0;
-    while k < 24 && (i64::from(n) << k) < i64::from(a) {
-        k += 1;
-    }
-    k
+    // Shifted so far, n has as many bits as a.
+    let k = n.leading_zeros().saturating_sub(a.leading_zeros());
+    (k + u32::from((i64::from(n) << k) < i64::from(a))).min(24)
 }
 
 /// All statistics of a scan.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
+    pub regions: Regions,
     pub contexts: Vec<Context>,
     pub runs: [RunContext; 2],
 }
@@ -203,7 +214,12 @@ impl Model {
     pub(super) fn new(parameters: &Parameters) -> Self {
         let a = ((parameters.range + 32) / 64).max(2);
         let run = |kind| RunContext { kind, a, n: 1, negative: 0 };
-        Self { contexts: vec![Context { a, b: 0, c: 0, n: 1 }; 365], runs: [run(0), run(1)] }
+        let regions = Regions::new(parameters);
+        Self {
+            regions,
+            contexts: vec![Context { a, b: 0, c: 0, n: 1, k: golomb_parameter(1, a) }; 365],
+            runs: [run(0), run(1)],
+        }
     }
 }
 
@@ -228,6 +244,7 @@ impl Lines {
         self.current[0] = self.previous[1];
     }
 
+    #[inline]
     pub(super) fn neighbours(&self, x: usize) -> Neighbours {
         Neighbours { a: self.current[x], b: self.previous[x + 1], c: self.previous[x], d: self.previous[x + 2] }
     }
