@@ -64,6 +64,10 @@ bench-queue: test-tools ## our queue beside Celery and Dramatiq on one RabbitMQ,
 	cargo build --release --locked -p hiresmed-tests --bins
 	target/release/bench-queue .runtimes/queue-peers/bin/python
 
+.PHONY: bench-worker
+bench-worker: fleet test-tools ## a real worker's cold start, and its memory over 2,000 jobs; the last line is JSON
+	$(PYTHON) tests/peers/bench_worker.py
+
 .PHONY: fleet fleet-up fleet-down
 fleet: runtimes ## build the fleet's programs: target/release/hiresmed-coordinator and hiresmed-worker
 	cargo build --release --locked -p hiresmed-coordinator --features fleet --bin hiresmed-coordinator

@@ -222,6 +222,7 @@ impl Fleet {
             environment: Arc::new(self.environment()),
             runner: Arc::new(jobs::run),
             permits: 1,
+            alone: true,
         }
     }
 }

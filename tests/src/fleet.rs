@@ -9,7 +9,7 @@ use std::{
 };
 
 use hiresmed_coordinator::{Ledger, Planner, delivery};
-use hiresmed_protocol::{Digest, Plan, RequestId, SiteId, parse};
+use hiresmed_protocol::{Attempt, Digest, Plan, RequestId, SiteId, parse};
 use hiresmed_services::{Services, Settings, store::Store};
 use secrecy::ExposeSecret;
 
@@ -23,6 +23,8 @@ pub struct Fleet {
     pub services: Services,
     /// The documents.
     pub ledger: Ledger,
+    /// An OpenTelemetry collector for the parts that are started from now on.
+    pub collector: Option<String>,
     folder: tempfile::TempDir,
     program: PathBuf,
 }
@@ -36,7 +38,7 @@ impl Fleet {
         }
         let ledger = Ledger::new(services.store.clone());
         let folder = tempfile::Builder::new().prefix("hiresmed-fleet-").tempdir().expect("a temporary folder");
-        Self { settings, services, ledger, folder, program: program.into() }
+        Self { settings, services, ledger, collector: None, folder, program: program.into() }
     }
 
     /// The store.
@@ -51,14 +53,44 @@ impl Fleet {
 
     /// As [`Fleet::start`], with at most so many KiB of address space, beyond which the system lets the process die.
     pub fn start_limited(&self, name: &str, part: &str, milliseconds: u64, memory_kib: u64) -> Process {
-        let config = self.folder.path().join(format!("{name}.toml"));
-        let scratch = self.folder.path().join(format!("{name}-scratch"));
-        std::fs::write(&config, text(&self.settings, &scratch)).expect("a temporary folder");
         let limit = if memory_kib == u64::MAX { "unlimited".to_owned() } else { memory_kib.to_string() };
-        let mut command = Command::new("sh");
-        command.args(["-c", r#"ulimit -v "$1"; shift; exec "$@""#, "limited", &limit]).arg(&self.program);
-        command.arg(part).arg(&config).arg(milliseconds.to_string());
+        let wrapper = ["sh", "-c", r#"ulimit -v "$1"; shift; exec "$@""#, "limited", &limit];
+        self.start_within(&wrapper, name, part, milliseconds)
+    }
+
+    /// As [`Fleet::start`], with a disk of a few KiB under its scratch folder.
+    pub fn start_on_full_disk(&self, name: &str, part: &str, milliseconds: u64) -> Process {
+        let scratch = self.scratch(name);
+        std::fs::create_dir_all(&scratch).expect("a temporary folder");
+        // A mount that only this process and its children see; it goes with them.
+        let space: &[_] =
+            if rustix::process::getuid().is_root() { &["--mount"] } else { &["--mount", "--map-root-user"] };
+        let mount = r#"mount -t tmpfs -o size=4k tmpfs "$1" || exit 1; shift; exec "$@""#;
+        let scratch = scratch.to_string_lossy();
+        let wrapper = [&["unshare"], space, &["sh", "-c", mount, "small", &scratch]].concat();
+        self.start_within(&wrapper, name, part, milliseconds)
+    }
+
+    /// As [`Fleet::start`], with a clock that is wrong by so many seconds, as `+3600`.
+    pub fn start_at(&self, skew: &str, name: &str, part: &str, milliseconds: u64) -> Process {
+        let library = faketime();
+        let (library, skew) = (format!("LD_PRELOAD={}", library.display()), format!("FAKETIME={skew}"));
+        // Waits are counted by another clock, which goes right everywhere.
+        self.start_within(&["env", &library, &skew, "DONT_FAKE_MONOTONIC=1"], name, part, milliseconds)
+    }
+
+    fn start_within(&self, wrapper: &[&str], name: &str, part: &str, milliseconds: u64) -> Process {
+        let config = self.folder.path().join(format!("{name}.toml"));
+        let mut text = text(&self.settings, &self.scratch(name)) + "[log]\nhuman = true\n";
+        text += &self.collector.as_ref().map(|url| format!("otlp = {url:?}\n")).unwrap_or_default();
+        std::fs::write(&config, text).expect("a temporary folder");
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(&self.program).arg(part).arg(&config).arg(milliseconds.to_string());
         Process::start(&mut command, &self.log(name), None)
+    }
+
+    fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}-scratch"))
     }
 
     /// Where a part's log is.
@@ -94,6 +126,16 @@ impl Fleet {
         self.images(id).await
     }
 
+    /// Every attempt at a job of a request.
+    pub async fn attempts(&self, id: &RequestId) -> Vec<Attempt> {
+        let plan = self.ledger.plan(id).await.expect("the store is there").expect("a plan");
+        let mut attempts = Vec::new();
+        for job in &plan.jobs {
+            attempts.extend(self.ledger.attempts(id, &job.id).await.expect("the store is there"));
+        }
+        attempts
+    }
+
     /// The digest of each image that counts, by index.
     ///
     /// # Panics
@@ -106,6 +148,13 @@ impl Fleet {
         }
         images
     }
+}
+
+/// The library that shows a process a wrong time.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let library = folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|path| path.is_file());
+    library.expect("this test needs libfaketime: run tests/tools/install (Debian: apt-get install faketime)")
 }
 
 /// A part's settings in TOML.

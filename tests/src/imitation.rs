@@ -65,12 +65,21 @@ pub fn imitate_slowly(environment: &Environment, context: &Context, time: Durati
             Some("hungry") if first => starve(),
             _ => {}
         }
+        keep_package(environment)?;
         for _ in 0..work.images.count {
             context.check()?;
             std::thread::sleep(time);
         }
     }
     imitate(environment, context)
+}
+
+/// Writes to the worker's disk, as the real work keeps packages there.
+fn keep_package(environment: &Environment) -> Result<(), Failure> {
+    let scratch = environment.scratch();
+    std::fs::create_dir_all(scratch)
+        .and_then(|()| std::fs::write(scratch.join("package"), [0; 16 << 10]))
+        .map_err(|error| Failure::Transient { stage: None, reason: format!("the worker's disk cache: {error}") })
 }
 
 /// Takes memory, and touches it, until the process is killed.

@@ -3,11 +3,12 @@
 //! Order matters and is the same for every end: outputs, then `done.json` (or the attempt's record), then the event,
 //! then the acknowledgement. A worker that dies between two of them leaves nothing that another run does not put right.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use futures::future::select_all;
 use hiresmed_protocol::{Job, Verdict, outcome::Success};
 use hiresmed_services::queue::{self, Consumer, Delivery, Queue};
+use hiresmed_telemetry::traces;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -17,6 +18,7 @@ use tracing::{Instrument, info_span, warn};
 
 use crate::{
     cancellations::Cancellations,
+    disk,
     environment::Environment,
     execute,
     jobs::{Context, Failure, Stop},
@@ -35,6 +37,9 @@ const PATIENCE: usize = 5;
 /// Wait before a lost connection is tried again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// How often a disk that could not be written is tried again.
+const DISK: Duration = Duration::from_secs(5);
+
 /// What runs a job: [`crate::jobs::run`], or a test's own.
 pub type Runner = dyn Fn(&Environment, &Context) -> Result<Success, Failure> + Send + Sync;
 
@@ -47,6 +52,9 @@ pub enum Error {
     /// The queue is out of order.
     #[error(transparent)]
     Queue(#[from] queue::Error),
+    /// The worker's disk cannot be written. It takes no jobs until it can.
+    #[error("the worker's disk cannot be written")]
+    Disk(#[source] io::Error),
 }
 
 /// A worker.
@@ -62,6 +70,9 @@ pub struct Worker {
     pub runner: Arc<Runner>,
     /// Jobs at a time; as many deliveries are taken at most from each queue.
     pub permits: u16,
+    /// Whether there is no other worker: it goes on when its disk is full, so that somebody hears of it. One of many stops until the
+    /// disk can be written again, as it would fail one job after the other that others could do.
+    pub alone: bool,
 }
 
 impl Worker {
@@ -92,6 +103,7 @@ impl Worker {
             while let Some(ended) = running.join_next().await {
                 match settled(ended) {
                     Err(Error::Queue(error)) => warn!(%error, "a delivery could not be settled; it comes again"),
+                    Err(Error::Disk(error)) => warn!(%error, "another job found the disk full as well"),
                     result => result?,
                 }
             }
@@ -103,10 +115,27 @@ impl Worker {
             match lost {
                 Ok(()) => {}
                 Err(Error::Queue(error)) => pause(drain, &error).await,
+                Err(Error::Disk(error)) => self.until_writable(drain, error).await,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Waits until the disk can be written.
+    async fn until_writable(&self, drain: &CancellationToken, mut error: io::Error) {
+        loop {
+            let scratch = self.environment.scratch();
+            warn!(%error, folder = %scratch.display(), "the disk cannot be written; free space: no job is taken until then");
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = tokio::time::sleep(DISK) => {}
+            }
+            match disk::probe(scratch.to_path_buf()).await {
+                Ok(()) => return,
+                Err(again) => error = again,
+            }
+        }
     }
 
     async fn consume(&self, queues: &[String]) -> Result<VecDeque<Box<dyn Consumer>>, Error> {
@@ -156,10 +185,11 @@ impl Worker {
             warn!(message = %delivery.message.id, "message is no job, rejecting it");
             return settle(delivery.reject().await);
         };
-        let trace = delivery.message.headers.get(TRACE_HEADER).map_or("", String::as_str);
+        let trace = &*delivery.message.headers.get(TRACE_HEADER).cloned().unwrap_or_default();
         let span = info_span!(
             "job", id = %job.id, kind = %job.work.kind(), attempt = job.attempt, request = %job.request, site = %job.site, trace
         );
+        traces::follow(&span, trace);
         self.work(job, delivery, cancellations, drain).instrument(span).await
     }
 
@@ -187,12 +217,17 @@ impl Worker {
             let seconds = outcome.duration_ms as f64 / 1000.0;
             metrics.job_ended(job.work.kind().as_str(), outcome.verdict.label(), seconds);
         });
+        let failed_for_a_while = matches!(outcome.verdict, Verdict::Transient(_));
         if outcome.verdict == Verdict::Interrupted {
             // A fresh copy, so that the broker's delivery count speaks of crashes only.
             self.queue.publish(&job.queue(), delivery.message.clone()).await?;
         }
         execute::announce_end(self, &job, outcome).await;
-        settle(delivery.acknowledge().await)
+        settle(delivery.acknowledge().await)?;
+        if failed_for_a_while && !self.alone {
+            disk::probe(self.environment.scratch().to_path_buf()).await.map_err(Error::Disk)?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use hiresmed_services::{
     store::{self, Head, Put, Store},
 };
 use hiresmed_telemetry::Metrics;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinSet};
 
 use crate::{jobs::Failure, packages, resident::Residents};
 
@@ -138,6 +138,15 @@ impl BlockingStore {
     /// Waits for asynchronous work of another service.
     pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         self.handle.block_on(work)
+    }
+
+    /// Starts asynchronous work as one of `tasks`.
+    pub(crate) fn spawn_in<T: Send + 'static>(
+        &self,
+        tasks: &mut JoinSet<T>,
+        work: impl Future<Output = T> + Send + 'static,
+    ) {
+        tasks.spawn_on(work, &self.handle);
     }
 
     /// The store itself, for async tasks.

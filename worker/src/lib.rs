@@ -7,6 +7,7 @@
 pub mod busy;
 mod cancellations;
 pub mod consumer;
+mod disk;
 pub mod environment;
 mod execute;
 pub mod jobs;

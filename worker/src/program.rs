@@ -52,12 +52,13 @@ pub async fn work(
         environment: Arc::new(environment),
         runner,
         permits: settings.permits.max(1),
+        alone: false,
     };
     info!(name = worker.name, %kind, device = provider.name(), status = %local, "working");
     let first = queues.first().cloned().unwrap_or_default();
     let aside = async {
         tokio::select! {
-            served = status::serve(listener, &services, first, metrics.clone(), drain.clone()) => served,
+            served = status::serve(listener, &services, first, &settings.scratch, metrics.clone(), drain.clone()) => served,
             () = busy::measure(metrics.clone(), threads) => Ok(()),
         }
     };

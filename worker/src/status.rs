@@ -1,6 +1,11 @@
 //! What orchestrators and Prometheus ask a worker: `/healthz`, `/readyz`, `/metrics`. Plain HTTP without any data of sites.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,6 +18,8 @@ use hiresmed_services::{Services, queue::Queue, store::Store};
 use hiresmed_telemetry::{Metrics, metrics::CONTENT_TYPE};
 use tokio_util::sync::CancellationToken;
 
+use crate::disk;
+
 /// Longest wait for a service that is asked whether it is there.
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -23,6 +30,7 @@ struct Worker {
     store: Arc<dyn Store>,
     /// A queue that it works on.
     name: String,
+    scratch: PathBuf,
     metrics: Metrics,
     drain: CancellationToken,
 }
@@ -35,12 +43,13 @@ pub async fn serve(
     listener: TcpListener,
     services: &Services,
     queue: String,
+    scratch: &Path,
     metrics: Metrics,
     drain: CancellationToken,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let (broker, store) = (services.queue.clone(), services.store.clone());
-    let worker = Worker { queue: broker, store, name: queue, metrics, drain };
+    let worker = Worker { queue: broker, store, name: queue, scratch: scratch.to_path_buf(), metrics, drain };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -49,10 +58,15 @@ pub async fn serve(
     axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 
-/// 200 while jobs are taken; 503 while the worker drains or a service does not answer.
+/// 200 while jobs are taken; 503 while the worker drains, its disk cannot be written, or a service does not answer.
 async fn ready(State(worker): State<Worker>) -> Response {
     if worker.drain.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    if let Err(error) = disk::probe(worker.scratch.clone()).await {
+        tracing::warn!(%error, "not ready");
+        return (StatusCode::SERVICE_UNAVAILABLE, "the disk cannot be written; the log has the cause\n")
+            .into_response();
     }
     let queue = async { worker.queue.depth(&worker.name).await.map(drop).map_err(|error| error.to_string()) };
     let store = async { worker.store.head("fleet/ready").await.map(drop).map_err(|error| error.to_string()) };

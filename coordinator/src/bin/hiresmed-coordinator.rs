@@ -14,6 +14,7 @@ use hiresmed_coordinator::{
 };
 use hiresmed_protocol::SiteId;
 use hiresmed_services::settings::read;
+use hiresmed_telemetry::traces::Export;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,11 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let mut settings = read::<Settings>(arguments.config.as_deref())?;
     arguments.overrides.apply(&mut settings);
+    let _export = match arguments.command {
+        Command::Serve => settings.log.start("hiresmed-coordinator")?,
+        // What it prints is its result.
+        Command::Site { .. } => Export::default(),
+    };
     let runtime = tokio::runtime::Runtime::new().context("the program cannot start its threads")?;
     runtime.block_on(async {
         match arguments.command {
@@ -95,7 +101,6 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 async fn serve(settings: &Settings) -> Result<()> {
-    settings.log.start()?;
     let stop = CancellationToken::new();
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let stopping = stop.clone();

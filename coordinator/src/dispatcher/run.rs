@@ -11,7 +11,8 @@ use hiresmed_protocol::{
     request::OnFailure,
 };
 use hiresmed_services::queue::{DeadLetter, Message, Notice};
-use tracing::{info, warn};
+use hiresmed_telemetry::traces;
+use tracing::{Instrument, info, info_span, warn};
 
 use super::{Dispatcher, Ending, after, event, happened, shares::Ticket};
 use crate::{Error, course::Course, judge, rounds};
@@ -113,7 +114,10 @@ impl<'a> Run<'a> {
         }
         for (queue, jobs) in batches {
             let messages = jobs.iter().map(message).collect::<Result<_, _>>()?;
-            let results = self.dispatcher.queue.publish_batch(&queue, messages).await?;
+            let span =
+                info_span!("publish", request = %self.id, site = %self.dispatcher.site, queue, jobs = jobs.len());
+            traces::follow(&span, &trace_parent(&self.id, self.id.as_str()));
+            let results = self.dispatcher.queue.publish_batch(&queue, messages).instrument(span).await?;
             for (job, result) in jobs.iter().zip(results) {
                 if let Err(error) = result {
                     warn!(job = %job.id, %error, "publish not confirmed, trying again");
@@ -323,16 +327,15 @@ fn message(job: &Job) -> Result<Message, Error> {
     let payload = serde_json::to_vec(job)
         .map_err(|error| Error::Document { key: job.id.to_string(), cause: error.to_string() })?;
     let mut message = Message::new(job.id.as_str(), payload);
-    message.headers.insert("traceparent".to_owned(), trace_parent(job));
+    message.headers.insert("traceparent".to_owned(), trace_parent(&job.request, job.id.as_str()));
     Ok(message)
 }
 
-/// W3C trace context (Trace Context level 1, 3.2) of a job: the trace is the request's, the parent the job's, both by digest, so that
-/// whoever sees the same job names the same trace.
-fn trace_parent(job: &Job) -> String {
-    let (trace, parent) =
-        (Digest::of(job.request.as_str().as_bytes()).to_string(), Digest::of(job.id.as_str().as_bytes()).to_string());
-    format!("00-{}-{}-01", &trace[..32], &parent[..16])
+/// W3C trace context (Trace Context level 1, 3.2): the trace is the request's, the parent stands for the request or a job, both by
+/// digest, so that whoever sees the same job names the same trace.
+fn trace_parent(request: &RequestId, parent: &str) -> String {
+    let digest = |text: &str| Digest::of(text.as_bytes()).to_string();
+    format!("00-{}-{}-01", &digest(request.as_str())[..32], &digest(parent)[..16])
 }
 
 /// The reason and the outcome of an attempt that asks for another one.

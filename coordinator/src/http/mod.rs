@@ -23,7 +23,12 @@ mod submit;
 mod tar;
 mod upload;
 
-use std::{any::Any, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aide::{
     axum::{
@@ -34,8 +39,8 @@ use aide::{
 };
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
-    http::StatusCode,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -137,6 +142,7 @@ pub fn router(api: &Api) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the header `Allow` says which methods there are")
         })
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(api.clone(), measured))
         .layer(TraceLayer::new_for_http())
         .with_state(api.clone())
 }
@@ -189,6 +195,23 @@ fn uploads() -> ApiRouter<Api> {
         .api_route("/v1/inputs/{source}/{sha256}", put_with(inputs::put, inputs::describe))
         .api_route("/v1/exemplars", post_with(exemplars::create, exemplars::describe))
         .layer(DefaultBodyLimit::disable())
+}
+
+/// Counts calls by route. What has no route, and methods that nobody knows, share one name each: callers choose them.
+async fn measured(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    api.metrics.call_answered(method, &route, response.status().as_u16(), started.elapsed().as_secs_f64());
+    response
 }
 
 async fn answer_in_time(State(api): State<Api>, request: Request, next: Next) -> Response {

@@ -6,14 +6,17 @@
 use std::io::{self, IsTerminal};
 
 use serde::Deserialize;
-use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Layer,
     fmt::{self, MakeWriter},
-    layer::SubscriberExt,
+    layer::{Layered, SubscriberExt},
     registry::Registry,
     util::SubscriberInitExt,
 };
+
+#[cfg(feature = "otlp")]
+use crate::traces;
+use crate::traces::Export;
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,14 @@ pub enum Error {
     Filter {
         /// The refused text.
         filter: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Spans cannot be exported.
+    #[error("setting `log.otlp`: spans cannot go to `{url}`: {cause}; name a collector as `http://127.0.0.1:4318`")]
+    Export {
+        /// The collector's address.
+        url: String,
         /// What is wrong with it.
         cause: String,
     },
@@ -49,21 +60,41 @@ pub struct Settings {
     pub human: bool,
     /// A level, or levels by target: `info`, `hiresmed_worker=debug,warn`.
     pub filter: String,
+    /// An OpenTelemetry collector that gets the spans by OTLP over HTTP, as `http://127.0.0.1:4318`; none without.
+    pub otlp: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { human: false, filter: "info".to_owned() }
+        Self { human: false, filter: "info".to_owned(), otlp: None }
     }
 }
 
 impl Settings {
-    /// Starts logging for the whole process.
+    /// Starts logging for the whole process, and the export of its spans as those of `service`. To be called outside of any async
+    /// runtime, as the export has a thread of its own that blocks.
     ///
     /// # Errors
-    /// As [`start`].
-    pub fn start(&self) -> Result<(), Error> {
-        start(if self.human { Format::Human } else { Format::Json }, &self.filter)
+    /// As [`start`]; [`Error::Export`].
+    pub fn start(&self, service: &'static str) -> Result<Export, Error> {
+        let format = if self.human { Format::Human } else { Format::Json };
+        let Some(url) = &self.otlp else {
+            start(format, &self.filter)?;
+            return Ok(Export::default());
+        };
+        let refused = |cause| Error::Export { url: url.clone(), cause };
+        #[cfg(feature = "otlp")]
+        {
+            let (layer, provider) = traces::layer(url, service).map_err(refused)?;
+            let subscriber = subscriber(format, &self.filter, has_colour(), io::stderr)?;
+            subscriber.with(layer).try_init().map_err(|_| Error::Again)?;
+            Ok(Export { provider: Some(provider) })
+        }
+        #[cfg(not(feature = "otlp"))]
+        {
+            let _ = service;
+            Err(refused("this program was built without OTLP (feature `fleet`)".to_owned()))
+        }
     }
 }
 
@@ -85,28 +116,32 @@ pub fn start_to<W>(format: Format, filter: &str, writer: W) -> Result<(), Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // `NO_COLOR` is a convention among terminals (no-color.org), not a setting of ours.
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    subscriber(format, filter, colour, writer)?.try_init().map_err(|_| Error::Again)
+    subscriber(format, filter, has_colour(), writer)?.try_init().map_err(|_| Error::Again)
 }
 
-fn subscriber<W>(
-    format: Format,
-    filter: &str,
-    colour: bool,
-    writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, Error>
+fn has_colour() -> bool {
+    // `NO_COLOR` is a convention among terminals (no-color.org), not a setting of ours.
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What is logged at all.
+type Filtered = Layered<EnvFilter, Registry>;
+
+/// That, with the lines it becomes.
+type Logged = Layered<Box<dyn Layer<Filtered> + Send + Sync>, Filtered>;
+
+fn subscriber<W>(format: Format, filter: &str, colour: bool, writer: W) -> Result<Logged, Error>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let levels = EnvFilter::builder()
         .parse(filter)
         .map_err(|error| Error::Filter { filter: filter.to_owned(), cause: error.to_string() })?;
-    let registry = Registry::default().with(levels);
-    Ok(match format {
-        Format::Human => Box::new(registry.with(fmt::layer().with_ansi(colour).with_target(false).with_writer(writer))),
-        Format::Json => Box::new(registry.with(fmt::layer().json().flatten_event(true).with_writer(writer))),
-    })
+    let lines: Box<dyn Layer<Filtered> + Send + Sync> = match format {
+        Format::Human => fmt::layer().with_ansi(colour).with_target(false).with_writer(writer).boxed(),
+        Format::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+    };
+    Ok(Registry::default().with(levels).with(lines))
 }
 
 #[cfg(test)]

@@ -62,6 +62,9 @@ const STAGE_SECONDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10
 /// A model is loaded from the disk in a tenth of a second, from the network in minutes.
 const LOAD_SECONDS: &[f64] = &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 180.0];
 
+/// A call is answered from memory in a millisecond, or after many looks at the store in a second.
+const HTTP_SECONDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+
 const JOBS: Definition = counter("hiresmed_jobs_total", "Attempts at jobs that ended.", &["kind", "outcome"]);
 const JOB_DURATION: Definition =
     histogram("hiresmed_job_duration_seconds", "Wall time of an attempt at a job.", &["kind"], JOB_SECONDS);
@@ -90,10 +93,17 @@ const ACCELERATOR_BUSY: Definition =
     gauge("hiresmed_accelerator_busy_ratio", "Share of the last minute in which networks ran, 0 to 1.", &[]);
 const TRAINING_LOSS: Definition =
     gauge("hiresmed_training_loss", "Last value of a term of a training's loss.", &["model", "term"]);
-const SCORE: Definition = gauge("hiresmed_score", "Last value of an image quality score.", &["name"]);
+const SCORE: Definition = gauge("hiresmed_score", "Held-out score of the model that was opened last.", &["name"]);
+
+const HTTP_DURATION: Definition = histogram(
+    "hiresmed_http_request_duration_seconds",
+    "Time until the answer to a call of the API begins.",
+    &["method", "route", "status"],
+    HTTP_SECONDS,
+);
 
 /// Every metric that exists.
-pub const DEFINITIONS: [Definition; 11] = [
+pub const DEFINITIONS: [Definition; 12] = [
     JOBS,
     JOB_DURATION,
     STAGE_DURATION,
@@ -105,6 +115,7 @@ pub const DEFINITIONS: [Definition; 11] = [
     ACCELERATOR_BUSY,
     TRAINING_LOSS,
     SCORE,
+    HTTP_DURATION,
 ];
 
 /// Why metrics failed. With the definitions above it does not happen; a changed definition may be wrong.
@@ -127,6 +138,7 @@ pub struct Metrics {
     accelerator_busy: Gauge,
     training_loss: GaugeVec,
     score: GaugeVec,
+    http_duration: HistogramVec,
 }
 
 impl Metrics {
@@ -148,6 +160,7 @@ impl Metrics {
             accelerator_busy: Gauge::with_opts(opts(&ACCELERATOR_BUSY))?,
             training_loss: GaugeVec::new(opts(&TRAINING_LOSS), TRAINING_LOSS.labels)?,
             score: GaugeVec::new(opts(&SCORE), SCORE.labels)?,
+            http_duration: HistogramVec::new(buckets(&HTTP_DURATION), HTTP_DURATION.labels)?,
         };
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.jobs.clone()))?;
@@ -161,6 +174,7 @@ impl Metrics {
         registry.register(Box::new(metrics.accelerator_busy.clone()))?;
         registry.register(Box::new(metrics.training_loss.clone()))?;
         registry.register(Box::new(metrics.score.clone()))?;
+        registry.register(Box::new(metrics.http_duration.clone()))?;
         Ok(metrics)
     }
 
@@ -213,6 +227,11 @@ impl Metrics {
     /// The last value of the image quality score `name`.
     pub fn set_score(&self, name: &str, value: f64) {
         self.score.with_label_values(&[name]).set(value);
+    }
+
+    /// A call of `method` to `route`, a path with placeholders, was answered with `status` after `seconds`.
+    pub fn call_answered(&self, method: &str, route: &str, status: u16, seconds: f64) {
+        self.http_duration.with_label_values(&[method, route, &status.to_string()]).observe(seconds);
     }
 
     /// All metrics in Prometheus' text format, sorted by name; send it as [`CONTENT_TYPE`]. A metric with labels shows once

@@ -14,14 +14,18 @@ use hiresmed_worker::{consumer::Runner, program, settings::Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [part, config, rest @ ..] = &arguments[..] else {
         bail!("usage: fleet-part coordinator|worker CONFIG [MILLISECONDS]")
     };
-    hiresmed_telemetry::logging::start(hiresmed_telemetry::logging::Format::Human, "info")?;
     let settings = read::<Settings>(Some(Path::new(config)))?;
+    let _export = settings.log.start("fleet-part")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(part, rest, settings))
+}
+
+async fn run(part: &str, rest: &[String], settings: Settings) -> Result<()> {
     let services = connect(&settings).await;
     let stop = CancellationToken::new();
     let (mut terminate, token) = (signal(SignalKind::terminate())?, stop.clone());
@@ -29,7 +33,7 @@ async fn main() -> Result<()> {
         terminate.recv().await;
         token.cancel();
     });
-    match part.as_str() {
+    match part {
         "coordinator" => coordinate(services, stop).await,
         "worker" => {
             let time = Duration::from_millis(rest.first().map_or(Ok(0), |text| text.parse())?);

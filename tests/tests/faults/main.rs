@@ -156,6 +156,41 @@ async fn the_store_refuses_is_slow_fails_and_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_workers_disk_is_full() {
+    let fleet = open(fresh()).await;
+    let _coordinator = fleet.start("coordinator", "coordinator", 0);
+    let _healthy = fleet.start("healthy", "worker", IMAGE_MS);
+    let _full = fleet.start_on_full_disk("full", "worker", IMAGE_MS);
+    let plan = fleet.submit("north", REQUEST).await;
+    complete(&fleet, &plan.request, "one of two workers with a full disk").await;
+    let log = std::fs::read_to_string(fleet.log("full")).unwrap_or_default();
+    let attempts = fleet.attempts(&plan.request).await;
+    let failed = attempts.iter().filter(|attempt| {
+        matches!(&attempt.ended, Some(outcome) if matches!(&outcome.verdict, Verdict::Transient(failure)
+            if failure.reason.contains("No space left on device")))
+    });
+    assert!(failed.count() > 0, "its disk was not full: {attempts:?}\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_differ_by_an_hour() {
+    let fleet = open(fresh()).await;
+    let _coordinator = fleet.start_at("-3600", "coordinator", "coordinator", 0);
+    let mut workers = ["+3600", "-3600"]
+        .map(|skew| fleet.start_at(skew, if skew == "+3600" { "early" } else { "late" }, "worker", IMAGE_MS));
+    let plan = fleet.submit("north", REQUEST).await;
+    under_way(&fleet, &plan).await;
+    // A death is judged by the times in the records as well.
+    workers[0].kill();
+    workers[0] = fleet.start_at("+3600", "early", "worker", IMAGE_MS);
+    complete(&fleet, &plan.request, "clocks an hour early and an hour late, one worker killed").await;
+    let attempts = fleet.attempts(&plan.request).await;
+    let hours: std::collections::BTreeSet<_> =
+        attempts.iter().map(|attempt| attempt.started_at[..13].to_owned()).collect();
+    assert!(hours.len() > 1, "no clock was wrong: {hours:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_job_is_delivered_twice() {
     let fleet = open(fresh()).await;
     let _parts = parts(&fleet);

@@ -70,6 +70,7 @@ impl Site {
             environment: Arc::new(Environment::new(self.store.clone(), cache, self.path().join("cache"), 1)),
             runner: Arc::new(runner) as Arc<Runner>,
             permits,
+            alone: true,
         };
         let drain = CancellationToken::new();
         let token = drain.clone();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
 
 mod harness;
+mod traces;
 
 use std::sync::{
     Arc,

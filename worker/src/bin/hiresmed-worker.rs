@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let mut settings = read::<Settings>(arguments.config.as_deref())?;
     arguments.overrides.apply(&mut settings);
-    settings.log.start()?;
+    let _export = settings.log.start("hiresmed-worker")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -7,7 +7,7 @@ use hiresmed_protocol::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
+use super::{Failure, uploads::Upload};
 use crate::environment::Environment;
 
 /// The two ways in which a job is stopped from outside.
@@ -57,8 +57,19 @@ impl Context {
         Ok(())
     }
 
+    /// Waits until the request is cancelled.
+    pub(crate) async fn cancelled(&self) -> Failure {
+        self.stop.cancel.cancelled().await;
+        Failure::Cancelled
+    }
+
     /// Tells whoever listens.
     pub fn report(&self, happening: Happening) {
+        self.later(happening)();
+    }
+
+    /// Tells it when the returned function is called, on whatever thread.
+    pub(crate) fn later(&self, happening: Happening) -> impl FnOnce() + Send + 'static {
         let event = Event {
             version: VERSION,
             request: self.job.request.clone(),
@@ -66,13 +77,21 @@ impl Context {
             job: Some(self.job.id.clone()),
             happening,
         };
+        let events = self.events.clone();
         // A listener that is too slow loses progress, not the job.
-        let _ = self.events.try_send(event);
+        move || drop(events.try_send(event))
     }
 
     /// Tells that `done` of `of` images or steps of the job are through `stage`.
     pub fn progress(&self, stage: Stage, done: u64, of: u64) {
         self.report(Happening::Progress { stage, done, of });
+    }
+
+    /// `bytes` as an object of the site that is to be delivered as `file`: what names it, and what has to be put where.
+    pub(crate) fn object(&self, file: impl Into<String>, bytes: Vec<u8>) -> (Output, Upload) {
+        let sha256 = Digest::of(&bytes);
+        let output = Output { file: file.into(), sha256, size_bytes: bytes.len() as u64 };
+        (output, Upload { key: keys::object(&self.job.site, &sha256), bytes: bytes.into() })
     }
 
     /// Makes `bytes` durable as an object of the site, and names it as the output to be delivered as `file`.
@@ -85,10 +104,8 @@ impl Context {
         file: impl Into<String>,
         bytes: Vec<u8>,
     ) -> Result<Output, Failure> {
-        let sha256 = Digest::of(&bytes);
-        let size_bytes = bytes.len() as u64;
-        let key = keys::object(&self.job.site, &sha256);
+        let (output, Upload { key, bytes }) = self.object(file, bytes);
         environment.store.put_if_absent(&key, bytes).map_err(|error| Failure::from(error).at(Stage::Outputs))?;
-        Ok(Output { file: file.into(), sha256, size_bytes })
+        Ok(output)
     }
 }

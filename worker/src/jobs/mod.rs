@@ -8,12 +8,14 @@ mod context;
 mod failure;
 mod synthesise;
 mod train_round;
+mod uploads;
 
 use hiresmed_protocol::{job::Work, outcome::Success};
 
 pub use self::{
     context::{Context, Stop},
     failure::Failure,
+    uploads::Upload,
 };
 use crate::environment::Environment;
 

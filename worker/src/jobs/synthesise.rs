@@ -17,15 +17,15 @@ use hiresmed_protocol::{
     outcome::{ImageFailure, Output, Stage, Success},
     request::{Modality, OnFailure},
 };
-use tracing::Span;
+use tracing::{Span, info_span};
 
-use super::{Context, Failure, Run};
+use super::{Context, Failure, Run, uploads::Uploads};
 use crate::{
     environment::Environment,
     pipeline::{Clock, Pipeline, Scene, Scenes},
 };
 
-/// Images that are made at a time at most: each lane holds the networks' sessions and their memory (300 to 350 MB at 512²).
+/// Images that are made at a time at most: on the CPU each holds the networks' sessions and their memory (300 to 350 MB at 512²).
 const LANES: usize = 4;
 
 type Made = (Image, Vec<Output>);
@@ -35,16 +35,17 @@ type Results = Vec<(usize, Result<Made, Failure>)>;
 impl Run for SynthesiseImages {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
         context.check()?;
-        let lanes = lanes(environment, self.images.count);
-        let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes)?;
-        let (tasks, scenes) = (self.tasks().collect(), Scenes::new(lanes));
-        let work = Work { job: self, pipeline: &pipeline, environment, context, tasks, scenes };
+        let lanes = Lanes::new(environment.provider, environment.threads, self.images.count);
+        let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes.runs)?;
+        let (tasks, scenes) = (self.tasks().collect(), Scenes::new(lanes.images));
+        let uploads = Uploads::new(environment, context);
+        let work = Work { job: self, pipeline: &pipeline, environment, context, uploads, tasks, scenes };
         let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let (mut clock, mut made) = (Clock::default(), Vec::new());
         let span = Span::current();
         let lane = || span.in_scope(|| work.lane(&next, &done, &stop));
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..lanes).map(|_| scope.spawn(lane)).collect();
+            let others: Vec<_> = (1..lanes.images).map(|_| scope.spawn(lane)).collect();
             let own = lane();
             let joined = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
             for (times, images) in std::iter::once(own).chain(joined) {
@@ -68,6 +69,7 @@ impl Run for SynthesiseImages {
                 Err(failure) => return Err(failure),
             }
         }
+        work.uploads.finish()?;
         let Modality::Ct = self.request.modality;
         environment.observe(|metrics| metrics.images_made("ct", success.images.len() as u64));
         context.report(Happening::Stages { stages: success.stages.clone() });
@@ -75,12 +77,24 @@ impl Run for SynthesiseImages {
     }
 }
 
-/// How many images are made at a time: an image by itself gets all threads; of several, each lane's image gets its share. A GPU
-/// is one lane: its own threads are shared already, and each lane would hold the networks once more.
-fn lanes(environment: &Environment, images: u64) -> usize {
-    match environment.provider {
-        Provider::Cuda { .. } => 1,
-        Provider::Cpu => usize::try_from(images).unwrap_or(usize::MAX).clamp(1, environment.threads.min(LANES)),
+/// What is done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lanes {
+    /// Images in the making.
+    images: usize,
+    /// Of those, how many may be in the networks.
+    runs: usize,
+}
+
+impl Lanes {
+    /// On the CPU, an image by itself gets all threads; of several, each lane's image gets its share. A GPU runs the networks of
+    /// one image, its own threads are shared already; others are decoded, blended and encoded meanwhile.
+    fn new(provider: Provider, threads: usize, images: u64) -> Self {
+        let most = |most| usize::try_from(images).unwrap_or(usize::MAX).clamp(1, most);
+        match provider {
+            Provider::Cuda { .. } => Self { images: most(LANES), runs: 1 },
+            Provider::Cpu => Self { images: most(threads.clamp(1, LANES)), runs: most(threads.clamp(1, LANES)) },
+        }
     }
 }
 
@@ -90,6 +104,7 @@ struct Work<'a> {
     pipeline: &'a Pipeline,
     environment: &'a Environment,
     context: &'a Context,
+    uploads: Uploads<'a>,
     tasks: Vec<(ImageIndex, Option<&'a Object>)>,
     scenes: Scenes,
 }
@@ -103,7 +118,7 @@ impl Work<'_> {
             let Some(&(index, input)) = self.tasks.get(number) else { break };
             let result = self.context.check().and_then(|()| self.image(&mut clock, index, input));
             match &result {
-                Ok(_) => self.context.report(Happening::ImageDone { index }),
+                Ok(_) => {}
                 Err(Failure::Permanent { stage, reason }) if self.job.request.on_failure == OnFailure::Continue => {
                     let stage = stage.unwrap_or(Stage::Inputs);
                     self.context.report(Happening::ImageFailed { index, stage, reason: reason.clone() });
@@ -129,7 +144,9 @@ impl Work<'_> {
         let composite =
             self.stage(clock, Stage::Composite, |pipeline| pipeline.composite(&scene.background, &lesions, &places))?;
         self.stage(clock, Stage::Outputs, |pipeline| {
-            pipeline.outputs(self.environment, self.context, index, &scene, &lesions, &places, &composite)
+            let encoded = pipeline.outputs(self.context, index, &scene, &lesions, &places, &composite)?;
+            self.uploads.put(encoded.uploads, self.context.later(Happening::ImageDone { index }))?;
+            Ok((encoded.image, encoded.outputs))
         })
     }
 
@@ -149,8 +166,23 @@ impl Work<'_> {
     ) -> Result<T, Failure> {
         self.context.progress(stage, 0, 1);
         let started = Instant::now();
+        let _span = info_span!("stage", name = stage.as_str()).entered();
         let result = clock.time(stage, || work(self.pipeline)).map_err(|failure| failure.at(stage))?;
         self.environment.observe(|metrics| metrics.stage_ended(stage.as_str(), started.elapsed().as_secs_f64()));
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_runs_one_image_while_others_are_on_their_way() {
+        let cuda = Provider::Cuda { device: 0 };
+        assert_eq!(Lanes::new(cuda, 16, 50), Lanes { images: LANES, runs: 1 });
+        assert_eq!(Lanes::new(cuda, 16, 1), Lanes { images: 1, runs: 1 });
+        assert_eq!(Lanes::new(Provider::Cpu, 2, 50), Lanes { images: 2, runs: 2 });
+        assert_eq!(Lanes::new(Provider::Cpu, 16, 1), Lanes { images: 1, runs: 1 });
     }
 }

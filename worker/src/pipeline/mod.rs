@@ -23,6 +23,7 @@ pub use self::{
     inputs::{Source, decode},
     lesions::Sampled,
     models::{Locator, Pipeline},
+    outputs::Encoded,
     placement::{Anatomy, Placed},
     scene::{Scene, Scenes},
 };

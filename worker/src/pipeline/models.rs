@@ -150,14 +150,26 @@ impl<'a> Loader<'a> {
         self.environment.residents.get_or_load(&name, || {
             let started = Instant::now();
             let folder = self.environment.package_folder(kind, digest)?;
-            let package = Package::open(&folder)
+            let opened = Package::open(&folder)
                 .map_err(anyhow::Error::from)
-                .and_then(|package| open(&package))
+                .and_then(|package| {
+                    self.show_scores(kind, &package);
+                    open(&package)
+                })
                 .with_context(|| format!("the {kind} model {} cannot be used", digest.short()))
                 .map_err(refuse)?;
             self.environment.observe(|metrics| metrics.model_loaded(kind, started.elapsed().as_secs_f64()));
-            Ok::<_, Failure>(package)
+            Ok::<_, Failure>(opened)
         })
+    }
+
+    /// Shows the held-out scores of what is opened. Of their names only these: a package may have any.
+    fn show_scores(&self, kind: &str, package: &Package) {
+        for name in ["psnr_db", "ssim", "dice_held_out"] {
+            if let Some(&score) = package.description().scores.get(name) {
+                self.environment.observe(|metrics| metrics.set_score(&format!("{kind}_{name}"), score));
+            }
+        }
     }
 }
 

@@ -15,68 +15,75 @@ use hiresmed_protocol::{
 };
 
 use super::{Background, Composite, Pipeline, Placed, Sampled, Scene};
-use crate::{
-    Environment,
-    jobs::{Context, Failure},
-};
+use crate::jobs::{Context, Failure, Upload};
+
+/// An image's files, and its entry in the manifest.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The entry.
+    pub image: Image,
+    /// What names the files.
+    pub outputs: Vec<Output>,
+    /// The files themselves, for the store.
+    pub uploads: Vec<Upload>,
+}
 
 /// An image on its way out.
 struct Writer<'a> {
-    environment: &'a Environment,
     context: &'a Context,
     /// The stem that all files of the image share.
     stem: String,
     outputs: Vec<Output>,
+    uploads: Vec<Upload>,
 }
 
 impl Writer<'_> {
-    fn file(&mut self, folder: &str, ending: &str, bytes: Vec<u8>) -> Result<File, Failure> {
-        let name = format!("{folder}/{}.{ending}", self.stem);
-        let output = self.context.output(self.environment, name, bytes)?;
+    fn file(&mut self, folder: &str, ending: &str, bytes: Vec<u8>) -> File {
+        let (output, upload) = self.context.object(format!("{folder}/{}.{ending}", self.stem), bytes);
         let file = File { file: output.file.clone(), sha256: output.sha256 };
         self.outputs.push(output);
-        Ok(file)
+        self.uploads.push(upload);
+        file
     }
 }
 
 impl Pipeline {
-    /// Writes an image's files and describes it.
+    /// Encodes an image's files and describes it.
     ///
     /// # Errors
-    /// Permanent where an image cannot be encoded; transient where the store fails.
-    #[expect(clippy::too_many_arguments, reason = "the last stage is given what each stage before it made")]
+    /// Permanent where an image cannot be encoded.
     pub fn outputs(
         &self,
-        environment: &Environment,
         context: &Context,
         index: ImageIndex,
         scene: &Scene,
         lesions: &[Sampled],
         places: &Placed,
         composite: &Composite,
-    ) -> Result<(Image, Vec<Output>), Failure> {
+    ) -> Result<Encoded, Failure> {
         let (wanted, background) = (self.request.output, &scene.background);
         let lesions = self.describe(background, lesions, places)?;
-        let mut writer = Writer { environment, context, stem: index.stem(), outputs: Vec::new() };
+        let mut writer = Writer { context, stem: index.stem(), outputs: Vec::new(), uploads: Vec::new() };
         let dicom = self.dicom(context, index, &composite.plane, "composite")?;
-        let image = writer.file("images", "dcm", dicom)?;
-        let kept = |wanted: bool, write: &mut dyn FnMut() -> Result<File, Failure>| wanted.then(write).transpose();
-        let mask = kept(wanted.masks, &mut || writer.file("masks", "png", raster::mask_png(&composite.mask)))?;
-        let before = kept(wanted.backgrounds, &mut || {
-            let dicom = self.dicom(context, index, &background.plane, "background")?;
-            writer.file("backgrounds", "dcm", dicom)
-        })?;
-        let yolo = kept(wanted.yolo, &mut || {
+        let image = writer.file("images", "dcm", dicom);
+        let mask = wanted.masks.then(|| writer.file("masks", "png", raster::mask_png(&composite.mask)));
+        let before = match wanted.backgrounds {
+            true => {
+                let dicom = self.dicom(context, index, &background.plane, "background")?;
+                Some(writer.file("backgrounds", "dcm", dicom))
+            }
+            false => None,
+        };
+        let yolo = wanted.yolo.then(|| {
             let (width, height) = (composite.mask.width(), composite.mask.height());
             let boxes: Vec<_> =
                 lesions.iter().map(|lesion| YoloBox::new(0, bounds(lesion.bbox), width, height)).collect();
             writer.file("labels-yolo", "txt", labels::yolo_text(&boxes).into_bytes())
-        })?;
-        let danger_zones = kept(wanted.evidence, &mut || {
-            writer.file("danger-zones", "png", raster::mask_png(&places.permissible.inverted()))
-        })?;
-        let candidates =
-            kept(wanted.evidence, &mut || writer.file("candidates", "png", candidates_png(&places.candidates)))?;
+        });
+        let danger_zones = wanted
+            .evidence
+            .then(|| writer.file("danger-zones", "png", raster::mask_png(&places.permissible.inverted())));
+        let candidates = wanted.evidence.then(|| writer.file("candidates", "png", candidates_png(&places.candidates)));
         let image = Image {
             file: image.file,
             sha256: image.sha256,
@@ -95,7 +102,7 @@ impl Pipeline {
             spacing_mm: [background.spacing.row_mm, background.spacing.column_mm],
             execution: self.execution.clone(),
         };
-        Ok((image, writer.outputs))
+        Ok(Encoded { image, outputs: writer.outputs, uploads: writer.uploads })
     }
 
     fn dicom(&self, context: &Context, index: ImageIndex, plane: &Plane, object: &str) -> Result<Vec<u8>, Failure> {

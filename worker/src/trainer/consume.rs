@@ -57,6 +57,7 @@ pub fn consume(options: &ConsumeOptions) -> anyhow::Result<()> {
             environment: Arc::new(Environment::new(store, cache, &options.cache, threads)),
             runner: Arc::new(jobs::run),
             permits: 1,
+            alone: true,
         };
         let drain = CancellationToken::new();
         drain_on_signal(drain.clone())?;
