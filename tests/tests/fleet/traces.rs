@@ -36,7 +36,8 @@ impl Collected {
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push((call, body));
-            (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n")?;
+            (&stream)
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n")?;
         }
         Ok(())
     }
@@ -70,9 +71,8 @@ async fn spans_of_all_parts_join_in_the_trace_of_their_request() {
     // Spans go out in batches, some seconds apart.
     loop {
         let calls = collected.calls();
-        let named = |name: &str| {
-            calls.iter().any(|(_, body)| has(body, name.as_bytes()) && has(body, &trace.as_bytes()[..16]))
-        };
+        let named =
+            |name: &str| calls.iter().any(|(_, body)| has(body, name.as_bytes()) && has(body, &trace.as_bytes()[..16]));
         if named("publish") && named("job") && named(plan.jobs[0].id.as_str()) {
             assert!(calls.iter().all(|(call, _)| call.starts_with("POST /v1/traces ")), "{calls:?}");
             break;

@@ -10,6 +10,7 @@
 //! dies in between leaves parts that nobody sees; give the bucket a lifecycle rule that aborts incomplete uploads.
 
 mod client;
+mod clock;
 mod error;
 mod read;
 mod spool;
@@ -28,7 +29,7 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use secrecy::SecretString;
 
-use self::{error::Doing, write::Content};
+use self::{clock::ServerClock, error::Doing, write::Content};
 use super::{ByteStream, Error, Head, Put, Result, Store, check_key, check_prefix};
 
 /// Metadata with the SHA-256 in hexadecimal.
@@ -83,9 +84,10 @@ impl fmt::Debug for S3 {
 impl S3 {
     /// The store at `address`. Does not connect: the first use does.
     pub async fn open(address: &Address) -> Self {
-        let client = client::new(address, address.url.as_deref()).await;
+        let clock = ServerClock::default();
+        let client = client::new(address, address.url.as_deref(), &clock).await;
         let signer = match &address.public_url {
-            Some(url) => client::new(address, Some(url)).await,
+            Some(url) => client::new(address, Some(url), &clock).await,
             None => client.clone(),
         };
         let mut endpoint = format!("s3://{}/{}", address.bucket, address.prefix);

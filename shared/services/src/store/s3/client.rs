@@ -15,7 +15,7 @@ use aws_sdk_s3::{
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
-use super::Address;
+use super::{Address, clock::ServerClock};
 
 /// The longest time to connect, to get the first byte of an answer, and for one attempt with its body.
 const TIMEOUTS: (Duration, Duration, Duration) =
@@ -25,7 +25,7 @@ const TIMEOUTS: (Duration, Duration, Duration) =
 const ATTEMPTS: u32 = 4;
 
 /// A client for the server at `url`, or AWS.
-pub(super) async fn new(address: &Address, url: Option<&str>) -> Client {
+pub(super) async fn new(address: &Address, url: Option<&str>, clock: &ServerClock) -> Client {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let (connect, read, attempt) = TIMEOUTS;
     let timeouts =
@@ -45,6 +45,9 @@ pub(super) async fn new(address: &Address, url: Option<&str>) -> Client {
     let chain = chain.load().await;
     let mut config = Builder::from(&chain)
         .force_path_style(address.path_style)
+        .time_source(clock.clone())
+        .interceptor(clock.clone())
+        .retry_classifier(clock.clone())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         // The newer checksums change how bodies are sent, which not every server understands. Bodies are signed by their
         // SHA-256, and objects checked by ours.
