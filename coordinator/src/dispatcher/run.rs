@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hiresmed_protocol::{
-    Attempt, Digest, Event, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
+    Attempt, Digest, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
     job::ImageRange,
     keys,
     outcome::{Failure, Success},
@@ -13,6 +13,9 @@ use hiresmed_protocol::{
 use hiresmed_services::queue::{DeadLetter, Message, Notice};
 use tracing::{info, warn};
 
+mod ahead;
+
+use self::ahead::Ahead;
 use super::{Dispatcher, Ending, after, event, happened, shares::Ticket};
 use crate::{Error, course::Course, judge, rounds};
 
@@ -38,6 +41,8 @@ pub(super) struct Run<'a> {
     id: RequestId,
     request: Request,
     course: Course,
+    /// For an unbounded request: who reads it.
+    ahead: Option<Ahead<'a>>,
     images: u64,
     failures: u64,
     /// Why a training round failed: no other follows.
@@ -47,15 +52,21 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Rebuilds a request's state from the store: what is settled counts, the rest is to be published.
-    pub(super) async fn reconcile(dispatcher: &'a Dispatcher, request: Request, plan: &Plan) -> Result<Self, Error> {
+    /// Rebuilds a request's state from the store: what is settled counts, the rest is to be published. Of an unbounded request
+    /// nothing is to be published until [`Run::follow`] has looked who reads it.
+    pub(super) async fn reconcile(dispatcher: &'a Dispatcher, request: Request, plan: &'a Plan) -> Result<Self, Error> {
         let id = plan.request.clone();
-        let outcomes = dispatcher.ledger.outcomes(&id).await?;
+        let ahead = Ahead::of(plan);
+        let outcomes = match ahead {
+            Some(_) => BTreeMap::new(),
+            None => dispatcher.ledger.outcomes(&id).await?,
+        };
         let mut run = Self {
             dispatcher,
             id,
             request,
             course: Course::default(),
+            ahead,
             images: 0,
             failures: 0,
             broken: None,
@@ -94,7 +105,7 @@ impl<'a> Run<'a> {
             self.announce(Happening::Aborted { reason: reason.clone() }).await;
             return Ok(Some(Ending::Failed { reason: reason.clone() }));
         }
-        if !self.course.is_over() {
+        if self.ahead.is_some() || !self.course.is_over() {
             return Ok(None);
         }
         let (images, failures) = (self.images, self.failures);
@@ -124,14 +135,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes notice of an event: the end of an attempt is looked up in the store, which alone counts.
+    /// Takes notice of an event: the end of an attempt, or where readers are, is looked up in the store, which alone counts.
     pub(super) async fn heard(&mut self, notice: &Notice) -> Result<(), Error> {
-        if let Some(Event { happening: Happening::Ended { outcome }, .. }) = event(notice)
-            && self.course.get(&outcome.job).is_some()
-        {
-            self.examine(&outcome.job).await?;
+        match event(notice).map(|event| event.happening) {
+            Some(Happening::Ended { outcome }) if self.course.get(&outcome.job).is_some() => {
+                self.examine(&outcome.job).await
+            }
+            Some(Happening::Read { .. }) => self.follow().await,
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Looks at the store and the queues without having been told anything.
