@@ -278,6 +278,7 @@ impl<'a> Run<'a> {
     async fn settled(&mut self, outcome: &Outcome) -> Result<(), Error> {
         let Some(job) = self.course.settle(&outcome.job) else { return Ok(()) };
         self.ended.push(outcome.duration_ms as f64 / 1000.0);
+        self.despair(&outcome.verdict).await?;
         if let Some(next) = self.count(&job, outcome).await? {
             self.add(next).await?;
         }

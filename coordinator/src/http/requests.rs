@@ -66,13 +66,15 @@ pub enum Kind {
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "RequestState")]
 pub enum Standing {
-    /// Work is left to do. An unbounded request is open until it is cancelled, whether or not somebody reads it.
+    /// Work is left to do. An unbounded request is open until it is cancelled, or nothing comes of it any more,
+    /// whether or not somebody reads it.
     Open,
     /// Everything that was asked for is there.
     Complete,
     /// Over, and some of it could not be made.
     Failures,
-    /// Ended early: by a person, or because an image failed and the request says `on_failure = "stop"`.
+    /// Ended early: by a person, because an image failed and the request says `on_failure = "stop"`, or because job after job of
+    /// an unbounded request made no image.
     Cancelled,
 }
 

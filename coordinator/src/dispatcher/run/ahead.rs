@@ -6,9 +6,13 @@ use hiresmed_protocol::{JobId, Outcome, Plan, Verdict};
 
 use super::{
     super::readers::{Readers, window},
-    Run,
+    Run, reason,
 };
 use crate::{Error, recipe::Jobs};
+
+/// So many jobs in a row that made no image end an unbounded request: readers go past what could not be made, and so it would fail
+/// for as long as somebody reads.
+const FRUITLESS: u32 = 8;
 
 /// What is known of an unbounded request's readers, and of the jobs within their reach.
 pub(super) struct Ahead<'a> {
@@ -18,13 +22,16 @@ pub(super) struct Ahead<'a> {
     made: BTreeSet<u64>,
     /// Numbers of the jobs that failed for good. They are looked at again: somebody may have opened them again.
     failed: BTreeSet<u64>,
+    /// Jobs that were settled without an image since one last made some.
+    fruitless: u32,
 }
 
 impl<'a> Ahead<'a> {
     /// Nothing is known yet; none where the request is not unbounded.
     pub(super) fn of(plan: &'a Plan) -> Option<Self> {
         let jobs = Jobs::unbounded(plan)?;
-        Some(Self { jobs, readers: Readers::default(), made: BTreeSet::new(), failed: BTreeSet::new() })
+        let (made, failed) = (BTreeSet::new(), BTreeSet::new());
+        Some(Self { jobs, readers: Readers::default(), made, failed, fruitless: 0 })
     }
 }
 
@@ -36,6 +43,26 @@ impl Run<'_> {
         let followed = self.move_with(&mut ahead).await;
         self.ahead = Some(ahead);
         followed
+    }
+
+    /// Ends an unbounded request of which nothing comes any more; `verdict` settled the last job.
+    pub(super) async fn despair(&mut self, verdict: &Verdict) -> Result<(), Error> {
+        let Some(ahead) = &mut self.ahead else { return Ok(()) };
+        let last = match verdict {
+            Verdict::Succeeded(success) if !success.images.is_empty() => {
+                ahead.fruitless = 0;
+                return Ok(());
+            }
+            Verdict::Succeeded(success) => success.failures.last().map(|failure| failure.reason.clone()),
+            other => Some(reason(other)),
+        };
+        ahead.fruitless += 1;
+        if ahead.fruitless < FRUITLESS {
+            return Ok(());
+        }
+        let last = last.unwrap_or_else(|| "it has none".to_owned());
+        let why = format!("{FRUITLESS} jobs in a row made no image, the last one for this reason: {last}");
+        self.dispatcher.ledger.abort(&self.id, &why).await
     }
 
     async fn move_with(&mut self, ahead: &mut Ahead<'_>) -> Result<(), Error> {
