@@ -4,12 +4,17 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
 use hiresmed_protocol::Digest;
 use hiresmed_tests::imitation::imitate_pixels;
+use hiresmed_worker::jobs::Failure;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -182,6 +187,66 @@ async fn an_unbounded_request_is_made_as_far_as_it_is_read() {
     assert!(late.rest().len() <= CHUNK as usize, "the stream of a cancelled request ends");
     late.end();
     assert_eq!(second.get(&ours, &format!("{path}/stream?from=1000000")).bytes, vec![0; 1024]);
+    drain.cancel();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_coordinator_goes_on_and_a_dead_reader_counts_no_more_after_a_while() {
+    let site = Site::open().await;
+    let ours = key(site.path(), "charite", &["submit", "read"]);
+    let coordinator = Coordinator::start(site.path());
+    let (drain, worker) = site.worker(1, |environment, context| imitate_pixels(environment, context, IMAGE_BYTES));
+    let path = submit(&coordinator, &ours, json!("unbounded"));
+    let reader = Loop::start(&coordinator, &ours, &path, 0, 30);
+    reader.take(30);
+    started(&site, &path).await;
+    // Killed: the reader's record stays behind.
+    drop(coordinator);
+    let readers = format!("{}/readers/", path.trim_start_matches("/v1/"));
+    assert_eq!(site.store.list(&readers).await.unwrap().len(), 1);
+    let coordinator = Coordinator::start(site.path());
+    let resumed = Loop::start(&coordinator, &ours, &path, 30, 0);
+    let beyond = BUFFERED + 2 * AHEAD;
+    let read: Vec<u64> = resumed.take(beyond).into_iter().map(|(index, _)| index).collect();
+    assert_eq!(read, (30..30 + beyond).collect::<Vec<_>>());
+    assert_eq!(site.store.list(&readers).await.unwrap().len(), 1, "the dead reader's record is gone");
+    drain.cancel();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unbounded_request_that_only_fails_ends_and_a_retry_opens_it() {
+    let site = Site::open().await;
+    let (ours, operator) = (key(site.path(), "charite", &["submit", "read"]), key(site.path(), "fleet", &["operate"]));
+    let coordinator = Coordinator::start(site.path());
+    let bad = Arc::new(AtomicBool::new(true));
+    let fails = bad.clone();
+    let (drain, worker) = site.worker(1, move |environment, context| {
+        if fails.load(Ordering::Relaxed) {
+            return Err(Failure::Permanent { stage: None, reason: "bad package".to_owned() });
+        }
+        imitate_pixels(environment, context, 1000)
+    });
+    let path = submit(&coordinator, &ours, json!("unbounded"));
+    let reader = Loop::start(&coordinator, &ours, &path, 0, 0);
+    while coordinator.get(&ours, &path).expect(200)["status"]["state"] == "open" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    reader.end();
+    let status = coordinator.get(&ours, &path).expect(200)["status"].clone();
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains("in a row") && reason.contains("bad package"), "{reason}");
+    let tried = started(&site, &path).await;
+    assert!(tried <= 3 * AHEAD, "{tried} images were tried");
+
+    bad.store(false, Ordering::Relaxed);
+    let retry = format!("/v1/dead-letters/{}-s00000/retry", status["id"].as_str().unwrap());
+    coordinator.post(&operator, &retry, &[], json!({})).expect(204);
+    let reader = Loop::start(&coordinator, &ours, &path, 0, 0);
+    let read: Vec<u64> = reader.take(2 * CHUNK).into_iter().map(|(index, _)| index).collect();
+    assert_eq!(read[..CHUNK as usize], (0..CHUNK).collect::<Vec<_>>());
+    assert!(read[CHUNK as usize] >= CHUNK, "what failed is left out");
     drain.cancel();
     worker.await.unwrap().unwrap();
 }
