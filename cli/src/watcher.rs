@@ -33,8 +33,10 @@ impl Shown {
 pub async fn watch(ledger: Ledger, queue: Arc<dyn Queue>, names: Names, id: &RequestId) -> Result<Shown> {
     let mut events = queue.subscribe(&Event::topics_of(id)).await?;
     let status = status::of(&ledger, id).await?;
+    // This machine has no unbounded requests: whoever submits one here is told where to.
+    let total = status.total.unwrap_or_default();
     let mut view = View {
-        progress: Progress::begin(status.unit, status.total, (status.done + status.failed).min(status.total)),
+        progress: Progress::begin(status.unit, total, (status.done + status.failed).min(total)),
         settled: settled(&ledger, id).await?,
         names,
     };
@@ -100,6 +102,7 @@ impl View {
             Happening::Planned { .. }
             | Happening::Started { .. }
             | Happening::Stages { .. }
+            | Happening::Read { .. }
             | Happening::Completed { .. }
             | Happening::Aborted { .. } => {}
         }

@@ -77,6 +77,13 @@ impl Course {
         }
     }
 
+    /// Forgets the jobs that are not wanted any more and that no worker can have.
+    pub(crate) fn withdraw(&mut self, wanted: impl Fn(&Job) -> bool) {
+        self.jobs.retain(|_, entry| matches!(entry.state, State::InFlight(_)) || wanted(&entry.job));
+        let jobs = &self.jobs;
+        self.ready.retain(|id| jobs.contains_key(id));
+    }
+
     /// The job's description, while it is not settled.
     pub(crate) fn get(&self, id: &JobId) -> Option<&Job> {
         self.jobs.get(id).map(|entry| &entry.job)
@@ -176,6 +183,19 @@ mod tests {
         assert_eq!(numbers(&course.take(1, now)), ["t00001"]);
         let again = course.take(1, until);
         assert_eq!((numbers(&again), again[0].attempt), (vec!["t00000"], 1));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_withdrawn_unless_a_worker_may_have_it() {
+        let (mut course, now) = (course(4), Instant::now());
+        course.take(2, now);
+        course.delay(&job(1).id, 1, now + Duration::from_secs(1));
+        course.withdraw(|found| found.id == job(3).id);
+        assert!(course.get(&job(0).id).is_some(), "in flight");
+        assert!(course.get(&job(1).id).is_none() && course.get(&job(2).id).is_none());
+        assert_eq!((course.ready(now), course.due()), (1, None));
+        course.add(job(2));
+        assert_eq!(numbers(&course.take(9, now)), ["t00003", "t00002"]);
     }
 
     #[test]

@@ -9,14 +9,14 @@ use hiresmed_protocol::{
     request::Synthesise,
 };
 
-use crate::{Error, Ledger};
+use crate::{Error, Ledger, recipe::Jobs};
 
 /// The result of a synthesis request, as far as it is there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
     /// What describes it.
     pub manifest: Manifest,
-    /// Where it is not complete: how many images are not settled.
+    /// Where it is not complete: how many images are not settled. 0 for an unbounded request.
     pub missing: u64,
     /// The files by the path under which they are delivered, with the digest that is their key.
     pub files: BTreeMap<String, Digest>,
@@ -28,8 +28,13 @@ pub struct Delivery {
 /// [`Error::UnknownRequest`], [`Error::Document`], the store's.
 pub async fn assemble(ledger: &Ledger, id: &RequestId) -> Result<Option<Delivery>, Error> {
     let Request::Synthesise(request) = ledger.request(id).await? else { return Ok(None) };
-    let Some(plan) = ledger.plan(id).await? else { return Err(Error::UnknownRequest(id.clone())) };
+    let Some(mut plan) = ledger.plan(id).await? else { return Err(Error::UnknownRequest(id.clone())) };
     let outcomes = ledger.outcomes(id).await?;
+    if let Some(jobs) = Jobs::unbounded(&plan) {
+        // What is settled; nothing is missing from a request without a last image.
+        let settled = outcomes.keys().filter_map(|job| jobs.job(job.synthesis_number()?));
+        plan.jobs = settled.collect();
+    }
     let verdicts = plan.jobs.iter().map(|job| outcomes.get(&job.id).map(|outcome| &outcome.verdict));
     Ok(Some(collect(&plan, &request, &verdicts.collect::<Vec<_>>())))
 }
@@ -124,7 +129,14 @@ mod tests {
             }),
         };
         let jobs = (0..jobs).map(job).collect();
-        Plan { version: VERSION, request: id.clone(), site: SiteId::local(), models: Some(models.clone()), jobs }
+        Plan {
+            version: VERSION,
+            request: id.clone(),
+            site: SiteId::local(),
+            models: Some(models.clone()),
+            jobs,
+            recipe: None,
+        }
     }
 
     fn success(files: &[&str], failed: &[u64], duration_ms: f64) -> Verdict {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Ledger, Planner, ledger::Cancellation, status};
 
+mod readers;
 mod run;
 mod shares;
 
@@ -44,6 +45,9 @@ pub struct Options {
     /// A job that was published so long ago to a queue that is empty now, and that no worker has started, is taken to be lost with
     /// the broker's data, and published again. A worker that merely holds it for later finds it settled then.
     pub lost: Duration,
+    /// At most so many images of an unbounded request are made from the next image of its slowest reader on, rounded down to whole
+    /// jobs; one job at least.
+    pub ahead: u64,
     /// Whether this process is the only one that publishes to the queues, as on a single machine. It then drops what an
     /// earlier one left there, and does not count workers that died before it started: somebody chose to try again.
     pub alone: bool,
@@ -59,6 +63,7 @@ impl Default for Options {
             longest_backoff: Duration::from_secs(60),
             poll: Duration::from_secs(1),
             lost: Duration::from_secs(30),
+            ahead: 64,
             alone: false,
         }
     }
@@ -145,7 +150,8 @@ impl Dispatcher {
         Run::reconcile(self, request, &plan).await?.ending().await
     }
 
-    /// Dispatches a request's jobs until all are settled, the request is cancelled, or `stop` is.
+    /// Dispatches a request's jobs until all are settled, the request is cancelled, or `stop` is. Those of an unbounded request
+    /// are dispatched as far as its readers need them.
     ///
     /// # Errors
     /// [`Error::UnknownRequest`], [`Error::Document`], or the store's and the queue's where they stay out of order. What
@@ -176,7 +182,10 @@ impl Dispatcher {
                 },
                 () = sleep_until(due) => {}
                 () = ticket.granted() => {}
-                _ = poll.tick() => run.look().await?,
+                _ = poll.tick() => {
+                    run.look().await?;
+                    run.follow().await?;
+                }
             }
         }
     }
@@ -193,7 +202,7 @@ impl Dispatcher {
             return Err(Error::Over { id: id.clone(), state: format!("is cancelled already ({reason})") });
         }
         if status.is_over() {
-            let counts = format!("{} of {} {}, {} failed", status.done, status.total, status.unit, status.failed);
+            let counts = format!("{} of {} {}, {} failed", status.done, status.asked(), status.unit, status.failed);
             return Err(Error::Over { id: id.clone(), state: format!("is complete already ({counts})") });
         }
         self.ledger.cancel(id, reason).await?;

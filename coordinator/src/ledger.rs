@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
-use hiresmed_protocol::{Attempt, Digest, JobId, Outcome, Plan, Request, RequestId, SiteId, VERSION, keys};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use hiresmed_protocol::{Attempt, Digest, ImageIndex, JobId, Outcome, Plan, Request, RequestId, SiteId, VERSION, keys};
 use hiresmed_services::store::{self, Put, Store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tracing::warn;
 
 use crate::Error;
 
@@ -40,6 +41,18 @@ pub struct Owned {
     pub version: u32,
     /// When it was accepted, UTC, RFC 3339.
     pub created_at: String,
+}
+
+/// How far a reader of an unbounded request has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// The protocol's version: 1.
+    pub version: u32,
+    /// The next image that it takes.
+    pub next: ImageIndex,
+    /// When it said so, UTC, RFC 3339. It differs from record to record: by that a reader is known to be alive.
+    pub at: String,
 }
 
 /// A person's decision to try a failed job again.
@@ -117,11 +130,23 @@ impl Ledger {
     /// # Errors
     /// [`Error::Document`], the store's.
     pub async fn outcomes(&self, request: &RequestId) -> Result<BTreeMap<JobId, Outcome>, Error> {
+        let outcomes = self.outcomes_as_read(request).await?;
+        outcomes.map_ok(|outcome| (outcome.job.clone(), outcome)).try_collect().await
+    }
+
+    /// As [`Ledger::outcomes`], in the order in which they come, a few in memory at a time.
+    ///
+    /// # Errors
+    /// The store's; [`Error::Document`] and the store's as an item.
+    pub async fn outcomes_as_read(
+        &self,
+        request: &RequestId,
+    ) -> Result<impl Stream<Item = Result<Outcome, Error>> + Send + use<'_>, Error> {
         let keys = self.store.list(&keys::jobs(request)).await?;
         let done = keys.into_iter().filter(|key| key.ends_with("/done.json"));
-        let read = done.map(|key| async move { self.read::<Outcome>(&key).await });
-        let found: Vec<Option<Outcome>> = stream::iter(read).buffer_unordered(AT_A_TIME).try_collect().await?;
-        Ok(found.into_iter().flatten().map(|outcome| (outcome.job.clone(), outcome)).collect())
+        let read = done.map(move |key| async move { self.read::<Outcome>(&key).await });
+        let found = stream::iter(read).buffer_unordered(AT_A_TIME);
+        Ok(found.try_filter_map(|outcome| std::future::ready(Ok(outcome))))
     }
 
     /// Settles a job; false where it was settled before.
@@ -180,6 +205,52 @@ impl Ledger {
     /// The store's.
     pub async fn is_discarded(&self, request: &RequestId, job: &JobId) -> Result<bool, Error> {
         Ok(self.store.head(&discarded(request, job)).await?.is_some())
+    }
+
+    /// Records, once more, how far a reader of an unbounded request has come.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tell_reading(&self, request: &RequestId, reader: &str, reading: &Reading) -> Result<(), Error> {
+        self.write(&keys::reader(request, reader), reading).await
+    }
+
+    /// What the readers of an unbounded request said last, each by its name. Those that died are still among them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn readings(&self, request: &RequestId) -> Result<BTreeMap<String, Reading>, Error> {
+        let prefix = keys::readers(request);
+        let listed = self.store.list(&prefix).await?;
+        let named = listed.into_iter().filter_map(|key| {
+            let reader = key.strip_prefix(&prefix)?.strip_suffix(".json")?.to_owned();
+            Some((reader, key))
+        });
+        let named: Vec<(String, String)> = named.collect();
+        let read =
+            named.into_iter().map(|(reader, key)| async move { Ok::<_, Error>((reader, self.reading(&key).await?)) });
+        let found: Vec<_> = stream::iter(read).buffer_unordered(AT_A_TIME).try_collect().await?;
+        // One may have ended since the listing.
+        Ok(found.into_iter().filter_map(|(reader, reading)| Some((reader, reading?))).collect())
+    }
+
+    async fn reading(&self, key: &str) -> Result<Option<Reading>, Error> {
+        match self.read(key).await {
+            // One that cannot be read keeps nobody from dispatching for the others.
+            Err(Error::Document { key, cause }) => {
+                warn!(key, cause, "a reader's record cannot be read, ignoring it");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Forgets a reader of an unbounded request: it ended, or died.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn forget_reading(&self, request: &RequestId, reader: &str) -> Result<(), Error> {
+        Ok(self.store.delete(&keys::reader(request, reader)).await?)
     }
 
     /// Records that a request is `site`'s. The first record stays.

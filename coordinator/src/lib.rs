@@ -20,6 +20,7 @@ mod judge;
 pub mod ledger;
 pub mod models;
 pub mod planner;
+mod recipe;
 pub mod rounds;
 #[cfg(feature = "server")]
 pub mod serve;

@@ -1,14 +1,14 @@
 //! From a request to its plan: names to digests, images to jobs.
 
 use hiresmed_protocol::{
-    ImageIndex, Job, JobId, Plan, Request, RequestId, SiteId, VERSION, Work,
-    job::{ImageRange, Models, Object, SynthesiseImages},
-    noise::{self, Purpose},
+    Plan, Request, RequestId, SiteId, VERSION,
+    job::{Models, Object},
+    plan::Recipe,
     request::{BackgroundMode, Synthesise},
     validate::{Fault, Faults},
 };
 
-use crate::{Error, Ledger, models, rounds, sources};
+use crate::{Error, Ledger, models, recipe::Jobs, rounds, sources};
 
 /// Images of a job where the request does not say, or twice as many at most so that images of one background stay together. A
 /// crash costs at most so many; loading models is once per worker.
@@ -82,12 +82,12 @@ impl Planner {
                         sources::images(&self.ledger, &self.site, "inputs", &synthesise.inputs).await?
                     }
                 };
-                Ok(synthesis(id, self.site.clone(), synthesise, models, &sources))
+                Ok(synthesis(id, self.site.clone(), synthesise, models, sources))
             }
             Request::Train(train) => {
                 let data = sources::data_set(&self.ledger, &self.site, &train.data).await?;
                 let jobs = vec![rounds::first(&id, &self.site, train, data)];
-                Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs })
+                Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs, recipe: None })
             }
         }
     }
@@ -96,85 +96,37 @@ impl Planner {
 /// Refuses chunks so small that the plan would not fit in memory.
 fn check_jobs(request: &Request) -> Result<(), Error> {
     let Request::Synthesise(Synthesise { count, chunk: Some(chunk), .. }) = request else { return Ok(()) };
-    if count.div_ceil((*chunk).max(1)) <= MOST_JOBS {
-        return Ok(());
-    }
+    // The jobs of an unbounded request are not in its plan.
+    let Some(count) = count.bound().filter(|count| count.div_ceil((*chunk).max(1)) > MOST_JOBS) else { return Ok(()) };
     let allowed = format!("must be at least {}: a request has at most {MOST_JOBS} jobs", count.div_ceil(MOST_JOBS));
     let fault = Fault { path: "chunk".to_owned(), value: chunk.to_string(), allowed };
     Err(Error::Refused(Faults::from(vec![fault])))
 }
 
 /// The plan of a synthesis request; a pure function of its arguments.
-fn synthesis(id: RequestId, site: SiteId, request: &Synthesise, models: Models, sources: &[Object]) -> Plan {
+fn synthesis(id: RequestId, site: SiteId, request: &Synthesise, models: Models, sources: Vec<Object>) -> Plan {
     let draws = draws(request, sources.len() as u64);
-    let chunk = || CHUNK.max(request.count.div_ceil(JOBS)).next_multiple_of(draws);
+    let chunk = || CHUNK.max(request.count.bound().unwrap_or(0).div_ceil(JOBS)).next_multiple_of(draws);
     let chunk = request.chunk.unwrap_or_else(chunk).max(1);
-    let order = Order { seed: request.seed, draws, sources };
-    let jobs = (0..request.count.div_ceil(chunk)).map(|number| {
-        let first = number * chunk;
-        let images = ImageRange { first: ImageIndex(first), count: chunk.min(request.count - first) };
-        let work =
-            SynthesiseImages { images, request: request.clone(), models: models.clone(), inputs: order.inputs(images) };
-        Job {
-            version: VERSION,
-            id: JobId::synthesise(&id, number),
-            request: id.clone(),
-            site: site.clone(),
-            attempt: 0,
-            class: request.class,
-            work: Work::Synthesise(work),
-        }
-    });
-    let jobs = jobs.collect();
-    Plan { version: VERSION, request: id, site, models: Some(models), jobs }
+    let recipe = Recipe { request: request.clone(), sources, chunk, draws };
+    let Some(images) = request.count.bound() else {
+        let (models, jobs) = (Some(models), Vec::new());
+        return Plan { version: VERSION, request: id, site, models, jobs, recipe: Some(recipe) };
+    };
+    let jobs = Jobs { id: &id, site: &site, models: &models, recipe: &recipe, images };
+    let jobs = (0..images.div_ceil(chunk)).filter_map(|number| jobs.job(number)).collect();
+    Plan { version: VERSION, request: id, site, models: Some(models), jobs, recipe: None }
 }
 
 /// How many images in a row share a background.
 fn draws(request: &Synthesise, sources: u64) -> u64 {
-    let fewest = request.count.div_ceil(sources.max(1)).clamp(1, DRAWS);
+    let fewest = request.count.bound().map_or(DRAWS, |images| images.div_ceil(sources.max(1)).clamp(1, DRAWS));
     request.background.draws.map_or(fewest, u64::from).max(1)
-}
-
-/// Which source each image is made from: all of them in a shuffled order, each for `draws` images, then all again in another
-/// order.
-struct Order<'a> {
-    seed: u64,
-    draws: u64,
-    sources: &'a [Object],
-}
-
-impl Order<'_> {
-    fn inputs(&self, images: ImageRange) -> Vec<Object> {
-        let count = self.sources.len() as u64;
-        if count == 0 {
-            return Vec::new();
-        }
-        let mut inputs = Vec::new();
-        let mut shuffled = (u64::MAX, Vec::new());
-        for index in images.iter() {
-            let background = index.0 / self.draws;
-            let pass = background / count;
-            if shuffled.0 != pass {
-                shuffled = (pass, self.shuffle(pass * count));
-            }
-            let source = shuffled.1[(background % count) as usize];
-            inputs.push(self.sources[source].clone());
-        }
-        inputs
-    }
-
-    /// The sources in the order of a digest that belongs to each place of this pass.
-    fn shuffle(&self, first: u64) -> Vec<usize> {
-        let key = |place: &usize| noise::seed(self.seed, ImageIndex(first + *place as u64), Purpose::Input);
-        let mut places: Vec<usize> = (0..self.sources.len()).collect();
-        places.sort_by_cached_key(key);
-        places
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use hiresmed_protocol::{Digest, parse};
+    use hiresmed_protocol::{Digest, Job, Work, parse};
 
     use super::*;
 
@@ -188,14 +140,18 @@ mod tests {
     fn plan(text: &str, sources: usize) -> Plan {
         let digest = Digest::of(b"model");
         let models = Models { vqgan: digest, singan: vec![digest], unet: digest, density: None, yolo: None };
-        let sources: Vec<_> = (0..sources)
+        let sources = (0..sources)
             .map(|n| Object { key: format!("sites/local/inputs/a/{n}"), sha256: Digest::of(&n.to_le_bytes()) })
             .collect();
-        synthesis("r".parse().unwrap(), SiteId::local(), &request(text), models, &sources)
+        synthesis("r".parse().unwrap(), SiteId::local(), &request(text), models, sources)
     }
 
     fn inputs(plan: &Plan) -> Vec<(u64, String)> {
-        let jobs = plan.jobs.iter().filter_map(|job| match &job.work {
+        inputs_of(&plan.jobs)
+    }
+
+    fn inputs_of(jobs: &[Job]) -> Vec<(u64, String)> {
+        let jobs = jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some(work.tasks().map(|(index, input)| (index.0, input.unwrap().key.clone()))),
             Work::TrainRound(_) => None,
         });
@@ -250,6 +206,21 @@ mod tests {
         let Work::Synthesise(work) = &plan.jobs[0].work else { panic!() };
         assert!(work.inputs.is_empty());
         assert!(work.tasks().all(|(_, input)| input.is_none()));
+    }
+
+    #[test]
+    fn an_unbounded_request_has_the_images_of_a_bounded_one_and_a_plan_without_jobs() {
+        for more in ["", "\nchunk = 3", "\nseed = 5\nbackground = { draws = 3 }"] {
+            let unbounded = plan(&format!("count = \"unbounded\"{more}"), 7);
+            assert!(unbounded.jobs.is_empty() && unbounded.recipe.is_some());
+            let jobs: Vec<_> =
+                (0..20).map(|number| Jobs::unbounded(&unbounded).unwrap().job(number).unwrap()).collect();
+            let bounded = inputs(&plan(&format!("count = 1000{more}"), 7));
+            let made = inputs_of(&jobs);
+            assert_eq!(made, bounded[..made.len()], "{more}");
+            assert_eq!(jobs[19].id.as_str(), "r-s00019");
+        }
+        assert!(Jobs::unbounded(&plan("count = 3", 7)).is_none());
     }
 
     #[test]

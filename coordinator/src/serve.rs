@@ -20,7 +20,7 @@ use tracing::info;
 use crate::{
     Supervisor, dispatcher,
     http::{self, Api},
-    settings::{Settings, Tls},
+    settings::{self, Settings, Tls},
 };
 
 /// Serves until `stop` is cancelled, then lets calls in progress end.
@@ -35,7 +35,8 @@ pub async fn serve(settings: &Settings, services: Services, stop: CancellationTo
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;
 
-    let options = dispatcher::Options { window: settings.dispatch.window, ..dispatcher::Options::default() };
+    let settings::Dispatch { window, ahead } = settings.dispatch;
+    let options = dispatcher::Options { window, ahead, ..dispatcher::Options::default() };
     let supervisor = Supervisor::new(&services, options, stop.clone());
     supervisor.start().await.context("the dispatchers cannot be started")?;
     let metrics = Metrics::new()?;

@@ -8,7 +8,7 @@ use std::{
 use hiresmed_telemetry::logging;
 use serde::Deserialize;
 
-use crate::http::Limits;
+use crate::{dispatcher::Options, http::Limits};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
@@ -63,11 +63,14 @@ pub struct Tls {
 pub struct Dispatch {
     /// At most so many jobs of a queue are in flight, of all sites together.
     pub window: usize,
+    /// At most so many images of an unbounded request are made ahead of its slowest reader; one job at least.
+    pub ahead: u64,
 }
 
 impl Default for Dispatch {
     fn default() -> Self {
-        Self { window: crate::dispatcher::Options::default().window }
+        let Options { window, ahead, .. } = Options::default();
+        Self { window, ahead }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where requests stand, for people.
 
-use hiresmed_protocol::{JobId, Plan, Request, RequestId, Verdict, Work};
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use hiresmed_protocol::{JobId, Plan, Request, RequestId, Verdict, Work, plan::Recipe, request::ImageCount};
 use serde::Serialize;
 
 use crate::{Error, Ledger, rounds};
@@ -16,8 +19,8 @@ pub struct Status {
     pub kind: &'static str,
     /// What it counts: `images` or `steps`.
     pub unit: &'static str,
-    /// Images or steps asked for.
-    pub total: u64,
+    /// Images or steps asked for; none for an unbounded request.
+    pub total: Option<u64>,
     /// Images or steps made.
     pub done: u64,
     /// Images that could not be made; for training, whether a round failed (0 or 1).
@@ -29,7 +32,13 @@ pub struct Status {
 impl Status {
     /// Whether nothing is left to do.
     pub fn is_over(&self) -> bool {
-        self.cancelled.is_some() || self.done + self.failed >= self.total || (self.kind == "train" && self.failed > 0)
+        let all = self.total.is_some_and(|total| self.done + self.failed >= total);
+        self.cancelled.is_some() || all || (self.kind == "train" && self.failed > 0)
+    }
+
+    /// How many images or steps were asked for, for people.
+    pub fn asked(&self) -> String {
+        self.total.map_or_else(|| ImageCount::Unbounded.to_string(), |total| total.to_string())
     }
 
     /// The state in a word: `running` means not over, whether or not a process works for it now.
@@ -54,12 +63,13 @@ pub async fn of(ledger: &Ledger, id: &RequestId) -> Result<Status, Error> {
     let request = ledger.request(id).await?;
     let cancelled = ledger.cancellation(id).await?.map(|cancellation| cancellation.reason);
     let (done, failed) = match ledger.plan(id).await? {
+        Some(Plan { recipe: Some(recipe), .. }) => tally(ledger, id, &recipe).await?,
         Some(plan) => progress(ledger, &plan).await?,
         None => (0, 0),
     };
     let (kind, unit, total) = match &request {
-        Request::Synthesise(synthesise) => ("synthesise", "images", synthesise.count),
-        Request::Train(train) => ("train", "steps", train.steps),
+        Request::Synthesise(synthesise) => ("synthesise", "images", synthesise.count.bound()),
+        Request::Train(train) => ("train", "steps", Some(train.steps)),
     };
     Ok(Status {
         request: id.clone(),
@@ -101,6 +111,23 @@ pub async fn dead_letters(ledger: &Ledger, id: &RequestId) -> Result<Vec<DeadLet
         }
     }
     Ok(letters)
+}
+
+/// Images of an unbounded request that are made, and that could not be.
+async fn tally(ledger: &Ledger, id: &RequestId, recipe: &Recipe) -> Result<(u64, u64), Error> {
+    let mut outcomes = pin!(ledger.outcomes_as_read(id).await?);
+    let (mut done, mut failed) = (0, 0);
+    while let Some(outcome) = outcomes.try_next().await? {
+        match outcome.verdict {
+            Verdict::Succeeded(success) => {
+                done += success.images.len() as u64;
+                failed += success.failures.len() as u64;
+            }
+            // All of its jobs are of one length.
+            _ => failed += recipe.chunk,
+        }
+    }
+    Ok((done, failed))
 }
 
 async fn progress(ledger: &Ledger, plan: &Plan) -> Result<(u64, u64), Error> {

@@ -91,6 +91,11 @@ impl Supervisor {
         Ok(())
     }
 
+    /// At most so many images of an unbounded request are made ahead of its slowest reader.
+    pub fn ahead(&self) -> u64 {
+        self.shared.options.ahead
+    }
+
     /// Brings the metrics of jobs in flight and waiting up to date, as far as this coordinator dispatches them.
     pub fn observe(&self, metrics: &Metrics) {
         // A series that was shown goes to zero; it does not stay at its last value.

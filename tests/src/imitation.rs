@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use hiresmed_protocol::{
-    Digest, ImageIndex, Job, SiteId, Work, keys,
+    Digest, ImageIndex, Job, SiteId, Work,
+    job::Object,
+    keys,
     manifest::{Execution, File, Image},
+    noise::{self, Purpose},
     outcome::{Output, Stage, Success},
-    request::{BackgroundMode, Blend},
+    request::{BackgroundMode, Blend, Synthesise},
 };
 use hiresmed_services::store::{self, Store};
 use hiresmed_worker::{
@@ -35,14 +38,35 @@ pub async fn furnish(store: &dyn Store, site: &SiteId) -> store::Result<()> {
 /// # Errors
 /// As a real job: cancelled, interrupted, or the store's.
 pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, Failure> {
+    imitate_as(environment, context, |_, index, _| format!("image {index}").into_bytes())
+}
+
+/// As [`imitate`], each image having `bytes` bytes that depend, as a real one's pixels, on the request's seed, the image's number
+/// and its source, and on nothing else.
+///
+/// # Errors
+/// As [`imitate`].
+pub fn imitate_pixels(environment: &Environment, context: &Context, bytes: usize) -> Result<Success, Failure> {
+    imitate_as(environment, context, |request, index, source| {
+        let noise = noise::seed(request.seed, index, Purpose::LesionNoise(0));
+        let source = source.map(|source| *source.sha256.as_bytes()).unwrap_or_default();
+        noise.into_iter().chain(source).cycle().take(bytes).collect()
+    })
+}
+
+fn imitate_as(
+    environment: &Environment,
+    context: &Context,
+    pixels: impl Fn(&Synthesise, ImageIndex, Option<&Object>) -> Vec<u8>,
+) -> Result<Success, Failure> {
     let Job { work: Work::Synthesise(work), .. } = context.job() else {
         return Err(Failure::Permanent { stage: None, reason: "no synthesis job".to_owned() });
     };
     let mut success = Success::default();
-    for (done, (index, _)) in work.tasks().enumerate() {
+    for (done, (index, source)) in work.tasks().enumerate() {
         context.check()?;
         let file = format!("images/{}.dcm", index.stem());
-        let output = context.output(environment, &*file, format!("image {index}").into_bytes())?;
+        let output = context.output(environment, &*file, pixels(&work.request, index, source))?;
         let mask = format!("masks/{}.png", index.stem());
         let mask = context.output(environment, &*mask, format!("mask {index}").into_bytes())?;
         success.images.push(image(index, &output, &mask));

@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         } else {
             let name = status.name.as_deref().unwrap_or("");
             let failed = if status.failed > 0 { format!(", {} failed", status.failed) } else { String::new() };
-            println!("{id}  {:9}  {}/{} {}{failed}  {name}", status.word(), status.done, status.total, status.unit);
+            println!("{id}  {:9}  {}/{} {}{failed}  {name}", status.word(), status.done, status.asked(), status.unit);
         }
     }
     Ok(ExitCode::SUCCESS)

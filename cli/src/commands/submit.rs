@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::Ending;
-use hiresmed_protocol::{Request, parse, request::Synthesise};
+use hiresmed_protocol::{
+    Request, parse,
+    request::{ImageCount, Synthesise},
+};
 
 use super::{StateArgument, conclude};
 use crate::{export, failure, fleet::Fleet, intake};
@@ -35,6 +38,7 @@ pub struct Arguments {
 /// The request is refused, the state or output folder cannot be used, or the request ended without a result.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut request = read(&arguments.request)?;
+    check_count(&request).with_context(|| format!("{} is refused", arguments.request.display()))?;
     if let Some(out) = &arguments.out {
         export::check(out)?;
     }
@@ -82,6 +86,17 @@ fn read(path: &Path) -> Result<Request> {
     let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
     let request = if is_json { parse::json(&text) } else { parse::toml(&text) };
     request.map_err(failure::refused).with_context(blame)
+}
+
+/// Refuses an unbounded request: its images are made as they are read from a stream, and this command has none.
+fn check_count(request: &Request) -> Result<()> {
+    match request {
+        Request::Synthesise(Synthesise { count: ImageCount::Unbounded, .. }) => Err(failure::refused(anyhow!(
+            "`count` = \"unbounded\": such a request is read from a coordinator's stream, and this command has none; give a \
+             number, or send the request to a coordinator (`POST /v1/requests`) and read `GET /v1/requests/{{id}}/stream`"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Inputs that are a folder of this machine are brought into the store; the request then names them by their content.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hiresmed_protocol::{
-    Attempt, Digest, Event, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
+    Attempt, Digest, Happening, Job, JobId, Outcome, Plan, Request, RequestId, VERSION, Verdict, Work,
     job::ImageRange,
     keys,
     outcome::{Failure, Success},
@@ -14,6 +14,9 @@ use hiresmed_services::queue::{DeadLetter, Message, Notice};
 use hiresmed_telemetry::traces;
 use tracing::{Instrument, info, info_span, warn};
 
+mod ahead;
+
+use self::ahead::Ahead;
 use super::{Dispatcher, Ending, after, event, happened, shares::Ticket};
 use crate::{Error, course::Course, judge, rounds};
 
@@ -39,6 +42,8 @@ pub(super) struct Run<'a> {
     id: RequestId,
     request: Request,
     course: Course,
+    /// For an unbounded request: who reads it.
+    ahead: Option<Ahead<'a>>,
     images: u64,
     failures: u64,
     /// Why a training round failed: no other follows.
@@ -48,15 +53,21 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Rebuilds a request's state from the store: what is settled counts, the rest is to be published.
-    pub(super) async fn reconcile(dispatcher: &'a Dispatcher, request: Request, plan: &Plan) -> Result<Self, Error> {
+    /// Rebuilds a request's state from the store: what is settled counts, the rest is to be published. Of an unbounded request
+    /// nothing is to be published until [`Run::follow`] has looked who reads it.
+    pub(super) async fn reconcile(dispatcher: &'a Dispatcher, request: Request, plan: &'a Plan) -> Result<Self, Error> {
         let id = plan.request.clone();
-        let outcomes = dispatcher.ledger.outcomes(&id).await?;
+        let ahead = Ahead::of(plan);
+        let outcomes = match ahead {
+            Some(_) => BTreeMap::new(),
+            None => dispatcher.ledger.outcomes(&id).await?,
+        };
         let mut run = Self {
             dispatcher,
             id,
             request,
             course: Course::default(),
+            ahead,
             images: 0,
             failures: 0,
             broken: None,
@@ -95,7 +106,7 @@ impl<'a> Run<'a> {
             self.announce(Happening::Aborted { reason: reason.clone() }).await;
             return Ok(Some(Ending::Failed { reason: reason.clone() }));
         }
-        if !self.course.is_over() {
+        if self.ahead.is_some() || !self.course.is_over() {
             return Ok(None);
         }
         let (images, failures) = (self.images, self.failures);
@@ -128,14 +139,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes notice of an event: the end of an attempt is looked up in the store, which alone counts.
+    /// Takes notice of an event: the end of an attempt, or where readers are, is looked up in the store, which alone counts.
     pub(super) async fn heard(&mut self, notice: &Notice) -> Result<(), Error> {
-        if let Some(Event { happening: Happening::Ended { outcome }, .. }) = event(notice)
-            && self.course.get(&outcome.job).is_some()
-        {
-            self.examine(&outcome.job).await?;
+        match event(notice).map(|event| event.happening) {
+            Some(Happening::Ended { outcome }) if self.course.get(&outcome.job).is_some() => {
+                self.examine(&outcome.job).await
+            }
+            Some(Happening::Read { .. }) => self.follow().await,
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Looks at the store and the queues without having been told anything.
@@ -270,6 +282,7 @@ impl<'a> Run<'a> {
     async fn settled(&mut self, outcome: &Outcome) -> Result<(), Error> {
         let Some(job) = self.course.settle(&outcome.job) else { return Ok(()) };
         self.ended.push(outcome.duration_ms as f64 / 1000.0);
+        self.despair(&outcome.verdict).await?;
         if let Some(next) = self.count(&job, outcome).await? {
             self.add(next).await?;
         }

@@ -124,7 +124,8 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .description(
             "The first event is `status` with a `RequestStatus`: whoever connects again knows where things stand and has \
              missed nothing that counts. Then come `planned`, `started`, `progress`, `image_done`, `image_failed`, \
-             `stages`, `training_loss`, `ended` (a job), `completed` and `aborted`, each with data of the schema \
+             `stages`, `training_loss`, `read` (a reader of an unbounded request came so far), `ended` (a job), `completed` and \
+             `aborted`, each with data of the schema \
              `x-event-data`. After the \
              request's end come `status` once more and `end`, and the stream closes: do not connect again then. Events \
              may be lost; the status is the truth.",

@@ -15,6 +15,7 @@ mod models;
 mod plans;
 pub mod problem;
 mod quota;
+mod reader;
 mod requests;
 mod results;
 mod sites;
@@ -112,7 +113,7 @@ impl Api {
         let ledger = Ledger::new(store);
         let sites = Sites::new(ledger.clone());
         let plans = Plans::new(ledger.clone());
-        let usage = Usage::new(ledger.clone());
+        let usage = Usage::new(ledger.clone(), supervisor.ahead());
         Self(Arc::new(Shared { ledger, queue, sites, supervisor, plans, usage, metrics, limits, stop }))
     }
 
@@ -127,7 +128,12 @@ impl Api {
     /// Whether nothing more comes of a request. Asked often, so the mark of what is open is looked at first.
     async fn is_over(&self, site: &SiteId, request: &RequestId) -> Result<bool, Error> {
         let marked = self.ledger.store().head(&keys::open(site, request)).await?.is_some();
-        Ok(!marked && status::of(&self.ledger, request).await?.is_over())
+        if marked {
+            return Ok(false);
+        }
+        // Asked before everything is counted: a cancelled request may have made many images.
+        let cancelled = self.ledger.cancellation(request).await?.is_some();
+        Ok(cancelled || status::of(&self.ledger, request).await?.is_over())
     }
 }
 

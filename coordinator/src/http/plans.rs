@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use hiresmed_protocol::{JobId, RequestId, SiteId, Work, job::ImageRange};
+use hiresmed_protocol::{JobId, RequestId, SiteId, Work, job::ImageRange, request::MOST_UNBOUNDED};
 
-use crate::{Error, Ledger};
+use crate::{Error, Ledger, recipe};
 
 /// Plans kept at a time. One takes about a hundred bytes a job.
 const KEPT: usize = 256;
@@ -16,20 +16,40 @@ const KEPT: usize = 256;
 pub struct Outline {
     /// The site that asked.
     pub site: SiteId,
+    request: RequestId,
+    jobs: Jobs,
+}
+
+enum Jobs {
     /// The synthesis jobs with their images, in order of these; empty for training.
-    pub jobs: Vec<(JobId, ImageRange)>,
+    Planned(Vec<(JobId, ImageRange)>),
+    /// Those of an unbounded request: each makes so many images.
+    Unbounded { chunk: u64 },
 }
 
 impl Outline {
-    /// How many images the plan makes.
-    pub fn images(&self) -> u64 {
-        self.jobs.last().map_or(0, |(_, images)| images.first.0 + images.count)
+    /// How many images the request has; none for an unbounded one.
+    pub fn images(&self) -> Option<u64> {
+        match &self.jobs {
+            Jobs::Planned(jobs) => Some(jobs.last().map_or(0, |(_, images)| images.first.0 + images.count)),
+            Jobs::Unbounded { .. } => None,
+        }
     }
 
     /// The job that makes image `index`, and its images.
-    pub fn job_of(&self, index: u64) -> Option<&(JobId, ImageRange)> {
-        let after = self.jobs.partition_point(|(_, images)| images.first.0 <= index);
-        self.jobs.get(after.checked_sub(1)?).filter(|(_, images)| index < images.first.0 + images.count)
+    pub fn job_of(&self, index: u64) -> Option<(JobId, ImageRange)> {
+        match &self.jobs {
+            Jobs::Planned(jobs) => {
+                let after = jobs.partition_point(|(_, images)| images.first.0 <= index);
+                let found = jobs.get(after.checked_sub(1)?);
+                found.filter(|(_, images)| index < images.first.0 + images.count).cloned()
+            }
+            Jobs::Unbounded { chunk } => {
+                let number = index / chunk;
+                let images = recipe::images(number, *chunk, MOST_UNBOUNDED)?;
+                Some((JobId::synthesise(&self.request, number), images))
+            }
+        }
     }
 }
 
@@ -54,11 +74,15 @@ impl Plans {
             return Ok(outline.clone());
         }
         let plan = self.ledger.plan(request).await?.ok_or_else(|| Error::UnknownRequest(request.clone()))?;
-        let jobs = plan.jobs.iter().filter_map(|job| match &job.work {
+        let planned = plan.jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some((job.id.clone(), work.images)),
             Work::TrainRound(_) => None,
         });
-        let outline = Arc::new(Outline { jobs: jobs.collect(), site: plan.site });
+        let jobs = match &plan.recipe {
+            Some(recipe) => Jobs::Unbounded { chunk: recipe.chunk.max(1) },
+            None => Jobs::Planned(planned.collect()),
+        };
+        let outline = Arc::new(Outline { site: plan.site, request: plan.request, jobs });
         let mut kept = self.kept();
         if kept.len() >= KEPT {
             kept.pop_first();

@@ -34,7 +34,7 @@ const RETRY_STORAGE_S: u64 = 3600;
 pub struct Used {
     /// Requests that are not over.
     pub open_requests: u64,
-    /// Images of these requests, made or not.
+    /// Images of these requests, made or not; of an unbounded one those that may be made ahead of its readers.
     pub images_in_flight: u64,
     /// Bytes of inputs, exemplars and outputs in the store; up to five minutes old.
     pub stored_bytes: u64,
@@ -50,13 +50,15 @@ struct Account {
 /// What sites use.
 pub struct Usage {
     ledger: Ledger,
+    /// Images of an unbounded request that are made ahead of its readers at most.
+    ahead: u64,
     accounts: Mutex<BTreeMap<SiteId, Account>>,
 }
 
 impl Usage {
-    /// What sites use in the store of `ledger`.
-    pub fn new(ledger: Ledger) -> Self {
-        Self { ledger, accounts: Mutex::default() }
+    /// What sites use in the store of `ledger`, at most `ahead` images of an unbounded request being made ahead of its readers.
+    pub fn new(ledger: Ledger, ahead: u64) -> Self {
+        Self { ledger, ahead, accounts: Mutex::default() }
     }
 
     /// The right to accept a submission of `site`: one at a time.
@@ -74,20 +76,31 @@ impl Usage {
         for (_, request) in self.ledger.open_requests(Some(site)).await? {
             used.open_requests += 1;
             match self.ledger.request(&request).await {
-                Ok(Request::Synthesise(request)) => used.images_in_flight += request.count,
-                Ok(Request::Train(_)) | Err(Error::UnknownRequest(_)) => {}
+                Ok(request) => used.images_in_flight += self.images(&request),
+                Err(Error::UnknownRequest(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(used)
     }
 
-    /// Refuses a request of `images` images where a quota has no room for it.
+    /// The images of a request that count as in flight while it is open.
+    fn images(&self, request: &Request) -> u64 {
+        match request {
+            // One job at least is made ahead, however many images it has.
+            Request::Synthesise(request) => {
+                request.count.bound().unwrap_or_else(|| self.ahead.max(request.chunk.unwrap_or(0)))
+            }
+            Request::Train(_) => 0,
+        }
+    }
+
+    /// Refuses a request where a quota has no room for it.
     ///
     /// # Errors
     /// A problem of status 429, or the store's.
-    pub async fn check_request(&self, site: &SiteId, quotas: &Quotas, images: u64) -> Result<(), Problem> {
-        let used = self.of(site).await?;
+    pub async fn check_request(&self, site: &SiteId, quotas: &Quotas, request: &Request) -> Result<(), Problem> {
+        let (used, images) = (self.of(site).await?, self.images(request));
         let wait = "wait until some are over, cancel some, or ask an operator for more";
         if used.open_requests >= quotas.open_requests {
             let (used, most) = (used.open_requests, quotas.open_requests);

@@ -34,8 +34,9 @@ pub struct RequestStatus {
     pub state: Standing,
     /// What `total`, `done` and `failed` count.
     pub unit: Unit,
-    /// Images or steps asked for.
-    pub total: u64,
+    /// Images or steps asked for; none for an unbounded request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
     /// Images or steps made. The results of images that are made can be fetched, whatever the state.
     pub done: u64,
     /// Images that could not be made; for training 1 where a round failed.
@@ -65,13 +66,15 @@ pub enum Kind {
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "RequestState")]
 pub enum Standing {
-    /// Work is left to do.
+    /// Work is left to do. An unbounded request is open until it is cancelled, or nothing comes of it any more,
+    /// whether or not somebody reads it.
     Open,
     /// Everything that was asked for is there.
     Complete,
     /// Over, and some of it could not be made.
     Failures,
-    /// Ended early: by a person, or because an image failed and the request says `on_failure = "stop"`.
+    /// Ended early: by a person, because an image failed and the request says `on_failure = "stop"`, or because job after job of
+    /// an unbounded request made no image.
     Cancelled,
 }
 
@@ -275,7 +278,8 @@ pub fn describe_cancel(operation: TransformOperation<'_>) -> TransformOperation<
         .tag("requests")
         .summary("End a request early")
         .description(
-            "Workers stop after the image or step that they are at. What was made stays and can be fetched. \
+            "Workers stop after the image or step that they are at. What was made stays and can be fetched. It is how an \
+                      unbounded request ends, and its streams with it. \
                       Cancelling once more is harmless; a request that is complete is a conflict.",
         )
         .with(problems(&[409]))

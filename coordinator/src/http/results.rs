@@ -11,9 +11,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hiresmed_protocol::{
-    ImageIndex, JobId, RequestId, SiteId, Verdict, keys,
+    ImageIndex, JobId, RequestId, SiteId, Verdict,
+    job::ImageRange,
+    keys,
     manifest::Image,
     outcome::{ImageFailure, Output, Stage, Success},
+    request::MOST_UNBOUNDED,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,18 +91,20 @@ pub(super) enum Made {
 }
 
 impl Api {
-    /// What a job made, in order of the images; none where it is not settled.
-    pub(super) async fn made(&self, request: &RequestId, job: &JobId) -> Result<Option<Vec<(u64, Made)>>, Error> {
+    /// What the job of `images` made, in their order; none where it is not settled.
+    pub(super) async fn made(
+        &self,
+        request: &RequestId,
+        job: &JobId,
+        images: ImageRange,
+    ) -> Result<Option<Vec<(u64, Made)>>, Error> {
         let Some(outcome) = self.ledger.outcome(request, job).await? else { return Ok(None) };
         let mut made: Vec<(u64, Made)> = match outcome.verdict {
-            Verdict::Succeeded(success) => images(success).collect(),
+            Verdict::Succeeded(success) => images_of(success).collect(),
             Verdict::Failed(failure) | Verdict::Transient(failure) => {
-                let plan = self.plans.get(request).await?;
-                let job = plan.jobs.iter().find(|(id, _)| id == job);
-                let indices = job.into_iter().flat_map(|(_, images)| images.iter());
                 let stage = failure.stage.unwrap_or(Stage::Inputs);
                 let of = |index| ImageFailure { index, stage, reason: failure.reason.clone() };
-                indices.map(|index| (index.0, Made::Failed(of(index)))).collect()
+                images.iter().map(|index| (index.0, Made::Failed(of(index)))).collect()
             }
             Verdict::Interrupted | Verdict::Cancelled => Vec::new(),
         };
@@ -115,7 +120,7 @@ impl Api {
     }
 }
 
-fn images(success: Success) -> impl Iterator<Item = (u64, Made)> {
+fn images_of(success: Success) -> impl Iterator<Item = (u64, Made)> {
     let Success { outputs, images, failures, .. } = success;
     let failures = failures.into_iter().map(|failure| (failure.index.0, Made::Failed(failure)));
     let images = images.into_iter().map(move |image| {
@@ -145,12 +150,15 @@ pub async fn list(
     };
     api.check_owned(&caller.site, &path.id).await?;
     let plan = api.plans.get(&path.id).await?;
-    let end = first.saturating_add(limit).min(plan.images());
+    let last = plan.images().unwrap_or(MOST_UNBOUNDED);
+    let mut end = first.saturating_add(limit).min(last);
     let mut page = ResultPage { items: Vec::new(), failures: Vec::new(), pending: 0, next_cursor: None };
-    let mut next = first;
+    let (mut next, mut more) = (first, true);
     while let Some((job, images)) = plan.job_of(next).filter(|_| next < end) {
         let job_end = end.min(images.first.0 + images.count);
-        for (index, made) in api.made(&path.id, job).await?.unwrap_or_default() {
+        let made = api.made(&path.id, &job, images).await?;
+        let settled = made.is_some();
+        for (index, made) in made.unwrap_or_default() {
             match made {
                 _ if !(next..job_end).contains(&index) => {}
                 Made::Image(image, outputs) => {
@@ -164,9 +172,13 @@ pub async fn list(
             }
         }
         next = job_end;
+        // Behind what is not there yet there is no end of images that are not.
+        if !settled && plan.images().is_none() {
+            (end, more) = (job_end, false);
+        }
     }
     page.pending = end.saturating_sub(first) - (page.items.len() + page.failures.len()) as u64;
-    page.next_cursor = (end < plan.images()).then(|| end.to_string());
+    page.next_cursor = (more && end < last).then(|| end.to_string());
     Ok(Json(page))
 }
 
@@ -178,7 +190,8 @@ pub fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_
         .summary("List the images of a request, with links to their files")
         .description(
             "Also while the request runs: what is not settled yet is counted as `pending`. To get each image as soon as \
-             it is there, use the stream. A training request has no images: its result is a model.",
+             it is there, use the stream. The pages of an unbounded request end with the job whose images are not there yet: \
+             ask for that page again. A training request has no images: its result is a model.",
         )
 }
 
@@ -190,7 +203,7 @@ pub async fn file(State(api): State<Api>, caller: Reader, Path(path): Path<FileP
         stem(&path.name).strip_prefix("image-").and_then(|index| index.parse().ok()).ok_or_else(unknown)?;
     let plan = api.plans.get(&path.id).await?;
     let (job, _) = plan.job_of(index).ok_or_else(unknown)?;
-    let Some(outcome) = api.ledger.outcome(&path.id, job).await? else { return Err(unknown()) };
+    let Some(outcome) = api.ledger.outcome(&path.id, &job).await? else { return Err(unknown()) };
     let Verdict::Succeeded(success) = outcome.verdict else { return Err(unknown()) };
     let output = success.outputs.into_iter().find(|output| output.file == path.name).ok_or_else(unknown)?;
     send(&api, &caller.site, ImageIndex(index), &output).await

@@ -24,6 +24,7 @@ use super::{
     extract::{Path, Query},
     plans::Outline,
     problem::Problem,
+    reader,
     requests::RequestPath,
     results::Made,
     tar,
@@ -52,9 +53,15 @@ pub async fn get(
     api.check_owned(&caller.site, &path.id).await?;
     let plan = api.plans.get(&path.id).await?;
     let subscription = api.queue.subscribe(&Event::topics_of(&path.id)).await.map_err(Error::from)?;
-    let reader = Samples { api, id: path.id, site: caller.site, plan, subscription, next: query.from, ended: false };
-    let pieces = stream::try_unfold(reader, async |mut reader| {
-        Ok::<_, io::Error>(reader.piece().await?.map(|piece| (piece, reader)))
+    let reader = match plan.images() {
+        Some(_) => None,
+        None => Some(reader::Reader::new(api.clone(), path.id.clone(), caller.site.clone())?),
+    };
+    let (next, present) = (query.from, query.from);
+    let samples =
+        Samples { api, id: path.id, site: caller.site, plan, subscription, reader, next, present, ended: false };
+    let pieces = stream::try_unfold(samples, async |mut samples| {
+        Ok::<_, io::Error>(samples.piece().await?.map(|piece| (piece, samples)))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(pieces)).into_response())
 }
@@ -65,8 +72,12 @@ struct Samples {
     site: SiteId,
     plan: std::sync::Arc<Outline>,
     subscription: Box<dyn Subscription>,
+    /// For an unbounded request: what tells the dispatcher how far this stream has come.
+    reader: Option<reader::Reader>,
     /// The next image's index.
     next: u64,
+    /// One more than the index of the last image that was there.
+    present: u64,
     ended: bool,
 }
 
@@ -75,11 +86,12 @@ impl Samples {
     /// reader knows that it is not whole.
     async fn piece(&mut self) -> io::Result<Option<Bytes>> {
         while !self.ended {
-            let Some((job, images)) = self.plan.job_of(self.next).cloned() else {
+            let Some((job, images)) = self.plan.job_of(self.next) else {
                 self.ended = true;
                 return Ok(Some(tar::end()));
             };
-            match self.api.made(&self.id, &job).await.map_err(io::Error::other)? {
+            self.tell(false).await?;
+            match self.api.made(&self.id, &job, images).await.map_err(io::Error::other)? {
                 Some(made) => {
                     let first = self.next;
                     let found = made.into_iter().find_map(|(index, made)| match made {
@@ -91,6 +103,7 @@ impl Samples {
                         continue;
                     };
                     self.next = image.index.0 + 1;
+                    self.present = self.next;
                     return Ok(Some(self.sample(&image, &outputs).await?));
                 }
                 // Nothing more is made, but later jobs may have been.
@@ -98,12 +111,29 @@ impl Samples {
                     // Settled between the two looks.
                     if self.api.ledger.outcome(&self.id, &job).await.map_err(io::Error::other)?.is_none() {
                         self.next = images.first.0 + images.count;
+                        // Behind a gap of an unbounded request as wide as is made ahead, nothing is looked for.
+                        let gap = self.next - self.present.min(self.next);
+                        if self.plan.images().is_none() && gap > self.api.supervisor.ahead() {
+                            self.ended = true;
+                            return Ok(Some(tar::end()));
+                        }
                     }
                 }
-                None => self.wait().await?,
+                None => {
+                    self.tell(true).await?;
+                    self.wait().await?;
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Tells the dispatcher of an unbounded request how far this stream has come.
+    async fn tell(&mut self, waiting: bool) -> io::Result<()> {
+        match &mut self.reader {
+            Some(reader) => reader.tell(self.next, waiting).await.map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 
     /// Waits until something may have changed.
@@ -164,7 +194,9 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
              `image.dcm`, `mask.png` (where masks are delivered), `boxes.json` (a list of `label` and `bbox`: left, top, \
              width, height in pixels) and `entry.json` (the manifest's entry). Images that could not be made are left \
              out. While the request runs, the stream waits for the next image; it ends when the request does. A stream \
-             that breaks off is resumed by `from`. The same images give the same bytes.",
+             that breaks off is resumed by `from`. The same images give the same bytes. An unbounded request is made as far \
+             as its streams are read: a bounded number of images ahead of the slowest. A stream from which nothing is taken \
+             for 25 s holds the others up no longer, and counts again when it is read on.",
         );
     let bytes = schemars::json_schema!({ "type": "string", "format": "binary" });
     let response = body("application/x-tar", "The samples.", bytes);

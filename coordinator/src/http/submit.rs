@@ -125,8 +125,7 @@ pub async fn submit(
     if !known {
         check_name(&request, &caller)?;
         let quotas = api.sites.get(site).await?.map(|site| site.quotas).unwrap_or_default();
-        let images = if let Request::Synthesise(request) = &request { request.count } else { 0 };
-        api.usage.check_request(site, &quotas, images).await?;
+        api.usage.check_request(site, &quotas, &request).await?;
         let planner = Planner::new(api.ledger.clone(), site.clone());
         planner.submit_as(id.clone(), &request).await?;
     }
@@ -174,7 +173,9 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .tag("requests")
         .summary("Submit a request")
         .description(
-            "Work begins at once, as quotas and other sites' work allow. A cancelled request stays cancelled: \
+            "Work begins at once, as quotas and other sites' work allow; for an unbounded request it begins when its \
+                      stream is read, goes on a bounded number of images ahead of its slowest reader, and ends when it is \
+                      cancelled. A cancelled request stays cancelled: \
                       to have the same images made again, send another `Idempotency-Key`.",
         )
         .response_with::<201, Json<RequestStatus>, _>(|response| response.description("Accepted now."))

@@ -237,6 +237,37 @@ async fn quotas_are_kept() {
 }
 
 #[tokio::test]
+async fn an_unbounded_request_is_open_until_it_is_cancelled_and_makes_nothing_unread() {
+    let fleet = Fleet::open().await;
+    let key = fleet.key("a", ALL).await;
+    let site: SiteId = "a".parse().unwrap();
+    let unbounded = |chunk: u64| json!({ "version": 1, "kind": "synthesise", "count": "unbounded", "chunk": chunk });
+    let set = async |images_in_flight| {
+        let quotas = Quotas { images_in_flight, ..Quotas::default() };
+        fleet.api.sites.put(&site, SiteSettings { weight: 1.0, quotas }).await.unwrap();
+    };
+    set(163).await;
+    let submitted = fleet.post(&key, "/v1/requests", &[], unbounded(8)).await;
+    assert_eq!(submitted.status, StatusCode::CREATED, "{}", submitted.body);
+    assert!(submitted.body["total"].is_null());
+    assert_eq!(fleet.get(&key, "/v1/site").await.body["used"]["images_in_flight"], 64);
+    let refused = fleet.post(&key, "/v1/requests", &[], unbounded(100)).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "one job is made, however long it is");
+    let path = submitted.body["links"]["self"].as_str().unwrap();
+    let page = fleet.get(&key, &format!("{path}/results")).await.body;
+    assert_eq!((&page["items"], &page["pending"], page["next_cursor"].is_null()), (&json!([]), &json!(8), true));
+    let missing = fleet.get(&key, &format!("{path}/files/images%2Fimage-18446744073709551615.dcm")).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    let far = fleet.get(&key, &format!("{path}/stream?from={}", u64::MAX)).await;
+    assert_eq!(far.status, StatusCode::OK, "nothing is there: the stream ends at once");
+    let cancelled = fleet.post(&key, &format!("{path}/cancel"), &[], json!({})).await;
+    assert_eq!(cancelled.body["state"], "cancelled");
+    assert_eq!(fleet.get(&key, &format!("{path}/stream")).await.status, StatusCode::OK);
+    let id = submitted.body["id"].as_str().unwrap();
+    assert_eq!(fleet.api.ledger.store().list(&format!("requests/{id}/jobs/")).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_upload_is_what_its_path_says() {
     let fleet = Fleet::open().await;
     let key = fleet.key("a", ALL).await;

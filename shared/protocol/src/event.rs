@@ -45,9 +45,9 @@ impl Event {
 pub enum Happening {
     /// The request was planned.
     Planned {
-        /// Number of jobs known so far.
+        /// Number of jobs known so far; 0 for an unbounded request.
         jobs: u64,
-        /// Number of images; 0 for training.
+        /// Number of images; 0 for training and for an unbounded request.
         images: u64,
     },
     /// A worker took a job.
@@ -92,6 +92,11 @@ pub enum Happening {
         /// Loss terms by name; a term that is not finite is left out.
         terms: BTreeMap<String, f64>,
     },
+    /// A reader of an unbounded request came so far, or began or ended.
+    Read {
+        /// The next image that it takes.
+        next: ImageIndex,
+    },
     /// An attempt at a job ended.
     Ended {
         /// The outcome.
@@ -122,6 +127,7 @@ impl Happening {
             Happening::ImageFailed { .. } => "image_failed",
             Happening::Stages { .. } => "stages",
             Happening::TrainingLoss { .. } => "training_loss",
+            Happening::Read { .. } => "read",
             Happening::Ended { .. } => "ended",
             Happening::Completed { .. } => "completed",
             Happening::Aborted { .. } => "aborted",

@@ -223,6 +223,11 @@ impl JobId {
         Self(format!("{request}-s{index:05}"))
     }
 
+    /// The number of a synthesis job within its request, where the id is of such a job.
+    pub fn synthesis_number(&self) -> Option<u64> {
+        self.0.rsplit_once("-s")?.1.parse().ok()
+    }
+
     /// The id of training round `round` of `request`, counted from 0.
     pub fn train_round(request: &RequestId, round: u64) -> Self {
         Self(format!("{request}-t{round:05}"))

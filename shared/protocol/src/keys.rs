@@ -27,6 +27,16 @@ pub fn done(request: &RequestId, job: &JobId) -> String {
     format!("requests/{request}/jobs/{job}/done.json")
 }
 
+/// The prefix of the records of who reads an unbounded request.
+pub fn readers(request: &RequestId) -> String {
+    format!("requests/{request}/readers/")
+}
+
+/// Where a reader of an unbounded request is. Made and renewed while it reads.
+pub fn reader(request: &RequestId, reader: &str) -> String {
+    format!("requests/{request}/readers/{reader}.json")
+}
+
 /// The prefix of a job's attempt records.
 pub fn attempts(request: &RequestId, job: &JobId) -> String {
     format!("requests/{request}/jobs/{job}/attempts/")

@@ -11,6 +11,7 @@
 //! assert!(request.validate().is_ok());
 //! ```
 
+mod image_count;
 mod synthesise;
 mod train;
 
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    image_count::{ImageCount, MOST_UNBOUNDED},
     synthesise::{
         Background, BackgroundMode, Blend, Count, Lesions, Location, Millimetres, Modality, ModelNames, OnFailure,
         Outputs, Placement, Rule, Size, Synthesise, TransferSyntax,
@@ -31,6 +33,7 @@ pub use self::{
 /// part of another document, [`Request::validate`] checks the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and a box would be in every reader's way")]
 pub enum Request {
     /// Synthetic, labelled images.
     Synthesise(Synthesise),

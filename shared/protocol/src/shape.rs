@@ -78,6 +78,9 @@ fn fill(root: &Value, schema: &Value, table: &mut Map<String, Value>) {
 /// A value of the schema's shape.
 fn blank(root: &Value, schema: &Value) -> Value {
     let schema = resolve(root, schema);
+    if let Some(first) = alternatives(schema).next() {
+        return blank(root, first);
+    }
     if let Some(first) = constants(schema).next() {
         return first.clone();
     }
@@ -100,6 +103,11 @@ fn blank(root: &Value, schema: &Value) -> Value {
 
 /// What the schema wants in place of `value`, continuing the sentence that begins with the key.
 fn misfit(schema: &Value, value: &Value) -> Option<String> {
+    if let Some(first) = alternatives(schema).next() {
+        // Told is the usual one; what the checks of values say of the key names the others.
+        let fits = alternatives(schema).any(|schema| misfit(schema, value).is_none());
+        return if fits { None } else { misfit(first, value) };
+    }
     let mut constants = constants(schema).peekable();
     if constants.peek().is_some() {
         let names: Vec<String> = constants.map(Value::to_string).collect();
@@ -144,7 +152,13 @@ fn is(schema: &Value, name: &str, value: &Value) -> bool {
 
 fn constants(schema: &Value) -> impl Iterator<Item = &Value> {
     let alternatives = schema.get("oneOf").and_then(Value::as_array);
-    alternatives.into_iter().flatten().filter_map(|alternative| alternative.get("const"))
+    let several = alternatives.into_iter().flatten().filter_map(|alternative| alternative.get("const"));
+    schema.get("const").into_iter().chain(several)
+}
+
+/// The schemas of which a value fits one.
+fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
+    schema.get("anyOf").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn types(schema: &Value) -> impl Iterator<Item = &str> {

@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     VERSION,
-    request::{BackgroundMode, Request, Size, Synthesise, Train},
+    request::{BackgroundMode, ImageCount, Request, Size, Synthesise, Train},
 };
 
 /// Something that is wrong with a request.
@@ -68,6 +68,9 @@ impl std::error::Error for Faults {}
 
 /// The greatest seed: what a JSON number holds exactly in every reader (RFC 8259, section 6).
 pub const GREATEST_SEED: u64 = (1 << 53) - 1;
+
+/// Images of a request that says how many.
+const MOST_IMAGES: u64 = 1_000_000;
 
 /// Pixel spacing in millimetres that is assumed where a request names none, to judge whether a lesion fits: the coarsest
 /// of usual chest CT. The lesion's place is judged again when the image's own spacing is known.
@@ -141,7 +144,7 @@ impl Check {
         {
             self.fault("name", format!("{name:?}"), "must have 1 to 100 characters");
         }
-        self.whole("count", request.count, 1..=1_000_000);
+        self.count(request.count);
         self.whole("seed", request.seed, 0..=GREATEST_SEED);
         self.size(&request.size);
         self.source("inputs", &request.inputs);
@@ -156,6 +159,11 @@ impl Check {
         self.placement(request);
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
+    }
+
+    fn count(&mut self, count: ImageCount) {
+        let right = count.bound().is_none_or(|images| (1..=MOST_IMAGES).contains(&images));
+        self.range("count", count, right, &format!("1 to {MOST_IMAGES}, or \"unbounded\" for a stream"));
     }
 
     fn size(&mut self, size: &Size) {

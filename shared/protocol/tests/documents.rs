@@ -11,7 +11,10 @@ use hiresmed_protocol::{
     event::Control,
     job::{Class, DataFiles, DataSet, ImageRange, Models, Object, SynthesiseImages, TrainRound},
     manifest::{Execution, File, Image, Lesion},
-    noise, outcome, parse, schema,
+    noise, outcome, parse,
+    plan::Recipe,
+    request::ImageCount,
+    schema,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -176,9 +179,14 @@ fn documents_come_back_as_they_were() {
         ended,
     };
     check("attempt", &[attempt(None), attempt(outcomes().pop())]);
-    let plan = Plan { version: 1, request: id(), site: SiteId::local(), models: None, jobs: jobs() };
+    let plan = Plan { version: 1, request: id(), site: SiteId::local(), models: None, jobs: jobs(), recipe: None };
     assert_eq!(plan.images(), 4);
-    check("plan", &[plan]);
+    let mut request = synthesise();
+    request.count = ImageCount::Unbounded;
+    let recipe = Recipe { request, sources: vec![object("sites/local/inputs/a.dcm")], chunk: 8, draws: 8 };
+    let unbounded = Plan { jobs: Vec::new(), recipe: Some(recipe), ..plan.clone() };
+    assert_eq!(unbounded.images(), 0);
+    check("plan", &[plan, unbounded]);
     let manifest = Manifest {
         version: 1,
         request: id(),
@@ -205,6 +213,7 @@ fn events_come_back_as_they_were() {
         Happening::Started { worker: "host-42".to_owned() },
         Happening::Progress { stage: outcome::Stage::Lesions, done: 1, of: 4 },
         Happening::ImageDone { index: ImageIndex(1) },
+        Happening::Read { next: ImageIndex(64) },
         Happening::TrainingLoss { step: 1, of: 9, terms: BTreeMap::from([("l1".to_owned(), 0.5)]) },
         Happening::Completed { images: 12, failures: 0 },
         Happening::Aborted { reason: "cancelled".to_owned() },

@@ -5,7 +5,7 @@
 use hiresmed_protocol::{
     JobId, Request, RequestId, SiteId,
     parse::{self, Error},
-    request::{Blend, Location, OnFailure, TransferSyntax},
+    request::{Blend, ImageCount, Location, OnFailure, TransferSyntax},
 };
 
 const SMALLEST: &str = "version = 1\nkind = \"synthesise\"\ncount = 12\n";
@@ -78,7 +78,7 @@ fn synthesise(request: Request) -> hiresmed_protocol::request::Synthesise {
 #[test]
 fn the_smallest_request_has_the_documented_defaults() {
     let request = synthesise(parse::toml(SMALLEST).unwrap());
-    assert_eq!((request.count, request.seed, request.inputs.as_str()), (12, 0, "sample"));
+    assert_eq!((request.count, request.seed, request.inputs.as_str()), (ImageCount::Bounded(12), 0, "sample"));
     assert_eq!((request.size.width, request.size.height, request.size.spacing_mm), (512, 512, None));
     assert_eq!((request.lesions.count.min, request.lesions.count.max), (1, 3));
     assert_eq!((request.lesions.diameter_mm.min, request.lesions.diameter_mm.max), (4.0, 12.0));
@@ -95,6 +95,23 @@ fn every_key_is_read_and_survives_a_round_through_json() {
     assert_eq!(read.output.transfer_syntax, TransferSyntax::JpegLs);
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
     assert_eq!(serde_json::from_str::<Request>(&request.to_canonical_json()).unwrap(), request);
+}
+
+#[test]
+fn a_count_is_a_number_or_unbounded() {
+    let unbounded = SMALLEST.replace("12", "\"unbounded\"");
+    let request = parse::toml(&unbounded).unwrap();
+    assert_eq!(synthesise(request.clone()).count, ImageCount::Unbounded);
+    assert!(request.to_canonical_json().contains("\"count\":\"unbounded\""));
+    assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
+    assert_eq!(serde_json::from_str::<Request>(&request.to_canonical_json()).unwrap(), request);
+    for wrong in ["\"many\"", "\"12\"", "-1", "1.5", "true", "[]"] {
+        let found = faults(&SMALLEST.replace("12", wrong));
+        let text = format!("`count` = {wrong}: must be a whole number, 1 to 1000000, or \"unbounded\" for a stream");
+        assert_eq!(found, [("count".to_owned(), text)]);
+        assert!(serde_json::from_str::<ImageCount>(wrong).is_err());
+    }
+    assert_eq!(paths(&SMALLEST.replace("12", "1000001")), ["count"]);
 }
 
 #[test]
@@ -135,7 +152,7 @@ fn all_faults_are_reported_at_once_with_value_and_range() {
         ("lesions.diameter_mm.max", "`lesions.diameter_mm.max` = \"NaN\": must be a number, 1 to 200 mm"),
         ("placement.positions[2][0]", "`placement.positions[2][0]` = \"NaN\": must be a number"),
         ("version", "`version` = 2: must be 1, the version that this program speaks"),
-        ("count", "`count` = 0: must be 1 to 1000000"),
+        ("count", "`count` = 0: must be 1 to 1000000, or \"unbounded\" for a stream"),
         ("seed", "`seed` = 9007199254740992: must be 0 to 9007199254740991"),
         ("size.width", "`size.width` = 100: must be a multiple of 8, 64 to 4096 pixels"),
         ("size.height", "`size.height` = 8192: must be a multiple of 8, 64 to 4096 pixels"),
@@ -173,7 +190,7 @@ fn wrong_types_hide_nothing_and_are_told_with_the_range() {
         "`size.width` = -8: must be a whole number, a multiple of 8, 64 to 4096 pixels",
         "`placement` = []: must be a table",
         "`models.singan[1]` = 3: must be text",
-        "`count` = 0: must be 1 to 1000000",
+        "`count` = 0: must be 1 to 1000000, or \"unbounded\" for a stream",
         "`size.height` = 100: must be a multiple of 8, 64 to 4096 pixels",
         "`models.unet` = \"a/b\": must have 1 to 64 letters, digits, `-`, `_` or `.`, and begin with a letter or digit",
         "`lesions.count.min` = 5: must be at most lesions.count.max (1)",
@@ -232,7 +249,7 @@ fn unknown_and_missing_keys_are_named_all_at_once_with_the_known_ones() {
     assert!(of("lesions.diametre_mm").contains("unknown key; known here: count, diameter_mm"));
     assert!(of("lesions.count.most").contains("known here: min, max"));
     assert_eq!(of("lesions.count.max"), "`lesions.count.max` = missing: is required, 1 to 16");
-    assert_eq!(of("count"), "`count` = missing: is required, 1 to 1000000");
+    assert_eq!(of("count"), "`count` = missing: is required, 1 to 1000000, or \"unbounded\" for a stream");
     assert_eq!(found.len(), 5);
 }
 
@@ -294,4 +311,7 @@ fn the_same_request_has_the_same_id_however_it_was_written() {
     let job = JobId::synthesise(&id(SMALLEST), 7);
     assert_eq!(job.to_string().parse::<JobId>().unwrap(), job);
     assert!(job.as_str().ends_with("-s00007"));
+    assert_eq!(job.synthesis_number(), Some(7));
+    assert_eq!(JobId::train_round(&id(SMALLEST), 7).synthesis_number(), None);
+    assert_eq!("-s".parse::<JobId>().map_or(None, |job| job.synthesis_number()), None);
 }

@@ -9,3 +9,4 @@ mod process;
 mod requests;
 mod tls;
 mod tools;
+mod unbounded;

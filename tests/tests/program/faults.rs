@@ -22,6 +22,8 @@ fn impossible_requests_are_refused_with_every_fault() {
     bench.run(&["submit", request]).complains(2, &texts);
     let request = bench.request("count = 1\ncuont = 2");
     bench.run(&["submit", &request]).complains(2, &["cuont"]);
+    let request = bench.request("count = \"unbounded\"");
+    bench.run(&["submit", &request]).complains(2, &["`count` = \"unbounded\"", "POST /v1/requests"]);
     bench.run(&["submit", "/no/such/request.toml"]).complains(2, &["/no/such/request.toml", "No such file"]);
     let request = bench.request("count = 1\nmodels.vqgan = \"nobody\"");
     bench.run(&["submit", &request]).complains(2, &["there is no vqgan model `nobody`", "known are default"]);

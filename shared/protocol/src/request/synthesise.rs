@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ImageCount;
 use crate::job::Class;
 
 /// Synthetic images with lesions, their masks and labels.
@@ -16,8 +17,9 @@ pub struct Synthesise {
     /// A name for people, in listings and reports; 1 to 100 characters. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How many images: 1 to 1,000,000.
-    pub count: u64,
+    /// How many images: 1 to 1,000,000, or `unbounded`: as many as somebody reads from the request's stream, until it is
+    /// cancelled.
+    pub count: ImageCount,
     /// From which all randomness is derived: 0 to 2^53 - 1. Default 0.
     #[serde(default)]
     pub seed: u64,
@@ -181,7 +183,8 @@ pub struct Background {
     #[serde(default)]
     pub mode: BackgroundMode,
     /// How many images in a row are made from one background, each with lesions of its own: 1 to 64. A background takes most of
-    /// an image's time. Default: as many as each input has to be used anyway for `count` images, at most 8.
+    /// an image's time. Default: as many as each input has to be used anyway for `count` images, at most 8;
+    /// 8 for an unbounded request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draws: Option<u32>,
 }
