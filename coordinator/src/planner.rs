@@ -8,7 +8,7 @@ use hiresmed_protocol::{
     validate::{Fault, Faults},
 };
 
-use crate::{Error, Ledger, models, rounds, sources};
+use crate::{Error, Ledger, candidates, models, rounds, sources};
 
 /// Images of a job where the request does not say, or twice as many at most so that images of one background stay together. A
 /// crash costs at most so many; loading models is once per worker.
@@ -87,6 +87,10 @@ impl Planner {
             Request::Train(train) => {
                 let data = sources::data_set(&self.ledger, &self.site, &train.data).await?;
                 let jobs = vec![rounds::first(&id, &self.site, train, data)];
+                Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs })
+            }
+            Request::Candidates(wanted) => {
+                let jobs = vec![candidates::job(&self.ledger, &id, &self.site, wanted).await?];
                 Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs })
             }
         }
@@ -181,7 +185,7 @@ mod tests {
     fn request(text: &str) -> Synthesise {
         match parse::toml(&format!("version = 1\nkind = \"synthesise\"\n{text}")).unwrap() {
             Request::Synthesise(request) => request,
-            Request::Train(_) => panic!(),
+            _ => panic!(),
         }
     }
 
@@ -197,7 +201,7 @@ mod tests {
     fn inputs(plan: &Plan) -> Vec<(u64, String)> {
         let jobs = plan.jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some(work.tasks().map(|(index, input)| (index.0, input.unwrap().key.clone()))),
-            Work::TrainRound(_) => None,
+            Work::TrainRound(_) | Work::Candidates(_) => None,
         });
         jobs.flatten().collect()
     }

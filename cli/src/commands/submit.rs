@@ -35,6 +35,11 @@ pub struct Arguments {
 /// The request is refused, the state or output folder cannot be used, or the request ended without a result.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut request = read(&arguments.request)?;
+    if let Request::Candidates(_) = request {
+        let text =
+            "kind = \"candidates\" is for fleets; on this machine, `hiresmed candidates --background FILE` finds them";
+        return Err(failure::refused(anyhow!(text)));
+    }
     if let Some(out) = &arguments.out {
         export::check(out)?;
     }

@@ -16,7 +16,7 @@ const KEPT: usize = 256;
 pub struct Outline {
     /// The site that asked.
     pub site: SiteId,
-    /// The synthesis jobs with their images, in order of these; empty for training.
+    /// The synthesis jobs with their images, in order of these; empty for other requests.
     pub jobs: Vec<(JobId, ImageRange)>,
 }
 
@@ -56,7 +56,7 @@ impl Plans {
         let plan = self.ledger.plan(request).await?.ok_or_else(|| Error::UnknownRequest(request.clone()))?;
         let jobs = plan.jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some((job.id.clone(), work.images)),
-            Work::TrainRound(_) => None,
+            Work::TrainRound(_) | Work::Candidates(_) => None,
         });
         let outline = Arc::new(Outline { jobs: jobs.collect(), site: plan.site });
         let mut kept = self.kept();

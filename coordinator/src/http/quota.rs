@@ -75,7 +75,7 @@ impl Usage {
             used.open_requests += 1;
             match self.ledger.request(&request).await {
                 Ok(Request::Synthesise(request)) => used.images_in_flight += request.count,
-                Ok(Request::Train(_)) | Err(Error::UnknownRequest(_)) => {}
+                Ok(Request::Train(_) | Request::Candidates(_)) | Err(Error::UnknownRequest(_)) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -47,7 +47,7 @@ pub enum Happening {
     Planned {
         /// Number of jobs known so far.
         jobs: u64,
-        /// Number of images; 0 for training.
+        /// Number of images; 0 for other requests than for images.
         images: u64,
     },
     /// A worker took a job.

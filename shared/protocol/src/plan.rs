@@ -21,7 +21,7 @@ pub struct Plan {
     pub request: RequestId,
     /// The site that asked.
     pub site: SiteId,
-    /// The models of a synthesis request by digest; none for training.
+    /// The models of a synthesis request by digest; none for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<Models>,
     /// The jobs in the order in which they are dispatched.
@@ -29,11 +29,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How many images the plan makes: 0 for training.
+    /// How many images the plan makes: 0 for other requests than for images.
     pub fn images(&self) -> u64 {
         let count = |job: &Job| match &job.work {
             Work::Synthesise(synthesise) => synthesise.images.count,
-            Work::TrainRound(_) => 0,
+            Work::TrainRound(_) | Work::Candidates(_) => 0,
         };
         self.jobs.iter().map(count).sum()
     }

@@ -1,4 +1,4 @@
-//! What a site asks for: synthetic images, or a trained model.
+//! What a site asks for: synthetic images, a trained model, or the places where a lesion may go.
 //!
 //! The smallest request, in TOML:
 //!
@@ -11,6 +11,7 @@
 //! assert!(request.validate().is_ok());
 //! ```
 
+mod candidates;
 mod synthesise;
 mod train;
 
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    candidates::{Candidates, LocatorNames},
     synthesise::{
         Background, BackgroundMode, Blend, Count, Lesions, Location, Millimetres, Modality, ModelNames, OnFailure,
         Outputs, Placement, Rule, Size, Synthesise, TransferSyntax,
@@ -36,6 +38,8 @@ pub enum Request {
     Synthesise(Synthesise),
     /// A model, trained in rounds on a site's data.
     Train(Train),
+    /// Where a lesion may go in one image.
+    Candidates(Candidates),
 }
 
 impl Request {
@@ -51,14 +55,21 @@ impl Request {
         match self {
             Request::Synthesise(synthesise) => synthesise.name.as_deref(),
             Request::Train(train) => Some(&train.name),
+            Request::Candidates(_) => None,
         }
     }
 
-    /// The seed from which all the request's randomness is derived.
+    /// The seed from which all the request's randomness is derived; 0 where nothing is drawn.
     pub fn seed(&self) -> u64 {
         match self {
             Request::Synthesise(synthesise) => synthesise.seed,
             Request::Train(train) => train.seed,
+            Request::Candidates(_) => 0,
         }
     }
+}
+
+/// The alias of a model that a request does not name.
+fn default_alias() -> String {
+    "default".to_owned()
 }
