@@ -190,6 +190,7 @@ fn quick(api: &Api) -> ApiRouter<Api> {
 fn uploads() -> ApiRouter<Api> {
     ApiRouter::new()
         .api_route("/v1/inputs/{source}/{sha256}", put_with(inputs::put, inputs::describe))
+        .api_route("/v1/inputs/{source}/{sha256}/masks/{mask}", put_with(inputs::put_mask, inputs::describe_mask))
         .api_route("/v1/exemplars", post_with(exemplars::create, exemplars::describe))
         .layer(DefaultBodyLimit::disable())
 }

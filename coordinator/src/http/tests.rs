@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use hiresmed_protocol::{
-    Digest, JobId, Outcome, VERSION, Verdict, keys,
+    Digest, JobId, Outcome, VERSION, Verdict, Work, keys,
     outcome::{Failure, Success},
 };
 use hiresmed_services::{
@@ -357,6 +357,44 @@ async fn a_request_for_candidates_is_refused_with_its_faults() {
     let body = json!({ "version": 1, "kind": "candidates", "input": "sample/a.dcm" });
     let accepted = fleet.post(&request, "/v1/requests", &[], body).await;
     assert_eq!((accepted.status, &accepted.body["unit"]), (StatusCode::CREATED, &json!("images")));
+}
+
+#[tokio::test]
+async fn a_mask_lies_beside_its_image_and_is_none() {
+    let fleet = Fleet::open().await;
+    let key = fleet.key("a", ALL).await;
+    let (image, mask) = (Digest::of(b"image"), Digest::of(b"mask"));
+    let put = async |path: &str, content: &'static str| {
+        fleet.call(&key, Method::PUT, path, &[("content-type", "image/png")], Body::from(content)).await
+    };
+    assert_eq!(put(&format!("/v1/inputs/mine/{image}"), "image").await.status, StatusCode::CREATED);
+    let path = format!("/v1/inputs/mine/{image}/masks/{mask}");
+    assert_eq!(
+        put(&path, "image").await.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "another content than the path says"
+    );
+    let stored = put(&path, "mask").await;
+    let file = format!("{}.mask.png", &image.to_string()[..16]);
+    assert_eq!((stored.status, &stored.body["file"]), (StatusCode::CREATED, &json!(file)));
+    assert_eq!(put(&path, "mask").await.status, StatusCode::OK);
+    let other = path.replace(&mask.to_string(), &Digest::of(b"other").to_string());
+    assert_eq!(put(&other, "other").await.status, StatusCode::CONFLICT);
+    let dicom = fleet.call(&key, Method::PUT, &path, &[("content-type", "application/dicom")], Body::empty()).await;
+    assert_eq!(dicom.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+
+    // A training takes both, a synthesis the image alone.
+    let train = json!({ "version": 1, "kind": "train", "name": "mine", "model": "unet", "preset": "tiny",
+        "data": ["mine"], "steps": 1 });
+    let made = json!({ "version": 1, "kind": "synthesise", "count": 2, "inputs": "mine" });
+    let plan = async |request| {
+        let id = fleet.post(&key, "/v1/requests", &[], request).await.body["id"].as_str().unwrap().to_owned();
+        fleet.api.ledger.plan(&id.parse().unwrap()).await.unwrap().unwrap().jobs.swap_remove(0).work
+    };
+    let Work::TrainRound(round) = plan(train).await else { panic!() };
+    assert_eq!(round.data.files, 2);
+    let Work::Synthesise(work) = plan(made).await else { panic!() };
+    assert!(work.inputs.iter().all(|input| input.sha256 == image));
 }
 
 fn png(width: u32, height: u32) -> Vec<u8> {
