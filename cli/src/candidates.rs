@@ -1,20 +1,19 @@
 //! `hiresmed candidates`: where a lesion may go in a background.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use hiresmed_compositing::placement::{Placer, Rules};
 use hiresmed_coordinator::models::resolve;
-use hiresmed_imaging::{Mask, Spacing, Window, files::write_atomically, raster};
-use hiresmed_worker::pipeline::{Locator, decode};
+use hiresmed_imaging::{Spacing, files::write_atomically, raster};
+use hiresmed_protocol::outcome::FoundCandidates;
+use hiresmed_worker::pipeline::{
+    Locator,
+    candidates::{SPACING_MM, read, usable_spacing},
+};
 use serde::Serialize;
 
 use crate::{commands::StateArgument, failure};
-
-/// Distances of pixel centres that can be used, as in requests.
-const SPACING_MM: RangeInclusive<f64> = 0.05..=5.0;
 
 /// Show where a lesion may go in a background: C_final of equation 16
 #[derive(Debug, clap::Args)]
@@ -50,23 +49,8 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Answer {
     background: String,
-    width: usize,
-    height: usize,
-    /// [row spacing, column spacing].
-    spacing_mm: [f64; 2],
-    diameter_mm: f64,
-    /// Pixels at which the rules allow the lesion's centre.
-    allowed_px: usize,
-    /// The likeliest positions, a diameter apart.
-    candidates: Vec<Position>,
-}
-
-#[derive(Serialize)]
-struct Position {
-    x: usize,
-    y: usize,
-    /// Share of the whole map's weight.
-    weight: f64,
+    #[serde(flatten)]
+    found: FoundCandidates,
 }
 
 /// Runs the command.
@@ -87,78 +71,33 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let path = &arguments.background;
     let name = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(failure::refused)?;
-    let mut plane = decode(&bytes, &name, Window::LUNG_CT).map_err(failure::refused)?;
-    let declared = arguments.spacing_mm.map(Spacing::square);
-    let spacing = plane.spacing.or(declared).ok_or_else(|| {
-        failure::refused(anyhow!("{name} does not say how far its pixels lie apart; give --spacing-mm"))
-    })?;
-    if ![spacing.row_mm, spacing.column_mm].iter().all(|mm| SPACING_MM.contains(mm)) {
-        return Err(failure::refused(anyhow!(
-            "{name} says that its pixels lie {} x {} mm apart, and {} to {} mm can be used; export it again from its source",
-            spacing.row_mm,
-            spacing.column_mm,
-            SPACING_MM.start(),
-            SPACING_MM.end()
-        )));
-    }
-    plane.spacing = Some(spacing);
+    let mut plane = read(&bytes, &name, None).map_err(failure::refused)?;
+    plane.spacing = plane.spacing.or(arguments.spacing_mm.map(Spacing::square));
+    let spacing = usable_spacing(&plane, &name, "give --spacing-mm").map_err(failure::refused)?;
 
     let fleet = arguments.state.open()?;
     let model = |kind, name: &str| fleet.wait(resolve(fleet.ledger(), kind, kind, name));
     let (unet, density) = (model("unet", &arguments.unet)?, model("density", &arguments.density)?);
     let environment = fleet.environment();
-    let anatomy = Locator::open(&environment, &unet, &density)?.anatomy(&plane).map_err(failure::refused)?;
-    let diameter_px = arguments.diameter_mm / (spacing.row_mm * spacing.column_mm).sqrt();
-    let candidates = Placer::new(anatomy.scene(), Rules::default())
-        .and_then(|placer| placer.candidates(&disc(diameter_px)))
-        .with_context(|| format!("{name}: a lesion of {} mm", arguments.diameter_mm))
-        .map_err(failure::refused)?;
+    let (found, candidates) = Locator::open(&environment, &unet, &density)?
+        .candidates(&plane, spacing, arguments.diameter_mm, arguments.count)
+        .map_err(|error| failure::refused(anyhow!(error).context(name.clone())))?;
     if let Some(png) = &arguments.png {
         let greatest = candidates.map.data().iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         write_atomically(png, &raster::preview_png(&candidates.map, 0.0, greatest))?;
     }
-    let answer = Answer {
-        background: name,
-        width: plane.width(),
-        height: plane.height(),
-        spacing_mm: [spacing.row_mm, spacing.column_mm],
-        diameter_mm: arguments.diameter_mm,
-        allowed_px: candidates.allowed.area(),
-        candidates: candidates
-            .peaks(arguments.count, diameter_px.ceil() as usize)
-            .into_iter()
-            .map(|peak| Position { x: peak.x, y: peak.y, weight: peak.weight })
-            .collect(),
-    };
+    let answer = Answer { background: name, found };
     if arguments.json {
         println!("{}", serde_json::to_string(&answer)?);
     } else {
-        println!("{} of {} pixels are allowed; the likeliest (x y weight):", answer.allowed_px, plane.data().len());
-        for position in &answer.candidates {
+        println!(
+            "{} of {} pixels are allowed; the likeliest (x y weight):",
+            answer.found.allowed_px,
+            plane.data().len()
+        );
+        for position in &answer.found.candidates {
             println!("{:5} {:5} {:.6}", position.x, position.y, position.weight);
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A round lesion.
-fn disc(diameter_px: f64) -> Mask {
-    let side = diameter_px.ceil().max(1.0) as usize;
-    let middle = (side as f64 - 1.0) / 2.0;
-    let radius = (diameter_px / 2.0).max(0.5);
-    Mask::from_fn(side, side, |x, y| (x as f64 - middle).hypot(y as f64 - middle) <= radius)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::disc;
-
-    #[test]
-    fn a_disc_has_its_diameter() {
-        for diameter in [1.0, 2.0, 5.7, 12.0, 17.0] {
-            let area = std::f64::consts::PI * diameter * diameter / 4.0;
-            let found = disc(diameter).area() as f64;
-            assert!((found - area).abs() <= 0.35 * area + 1.0, "{diameter}: {found} pixels, {area:.1} expected");
-        }
-    }
 }

@@ -22,7 +22,7 @@ pub struct Delivery {
     pub files: BTreeMap<String, Digest>,
 }
 
-/// The result of request `id`; `None` for a training request, whose result is a model.
+/// The result of request `id`; `None` for a request whose result are no images.
 ///
 /// # Errors
 /// [`Error::UnknownRequest`], [`Error::Document`], the store's.
@@ -149,6 +149,7 @@ mod tests {
             images: Vec::new(),
             failures: failed.iter().map(failure).collect(),
             round: None,
+            candidates: None,
             stages: vec![StageTiming { stage: Stage::Lesions, duration_ms, runtime_ms: duration_ms / 2.0, count: 2 }],
         })
     }

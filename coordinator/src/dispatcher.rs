@@ -79,7 +79,7 @@ pub enum Ending {
         /// Images that could not be made.
         failures: u64,
     },
-    /// A training round failed: the request has no model.
+    /// The one job failed that all depends on, as a training round: the request has no result.
     Failed {
         /// The cause, for people.
         reason: String,
@@ -234,7 +234,8 @@ impl Dispatcher {
 /// The names of all job queues, those for which somebody waits first.
 pub fn queues() -> Vec<String> {
     let classes = [Class::Interactive, Class::Batch];
-    classes.iter().flat_map(|class| Kind::ALL.iter().map(|kind| queue_name(*kind, *class))).collect()
+    let kinds = |class| Kind::ALL.into_iter().filter(move |kind| kind.classes().contains(&class));
+    classes.into_iter().flat_map(|class| kinds(class).map(move |kind| queue_name(kind, class))).collect()
 }
 
 /// Kind and class of all jobs of a request.
@@ -242,6 +243,7 @@ fn work_of(request: &Request) -> (Kind, Class) {
     match request {
         Request::Synthesise(request) => (Kind::Synthesise, request.class),
         Request::Train(request) => (Kind::TrainRound, request.class),
+        Request::Candidates(_) => (Kind::Candidates, Class::Interactive),
     }
 }
 

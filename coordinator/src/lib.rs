@@ -9,6 +9,7 @@
 //!
 //! It must not know how a job is done: no image, no model, no inference runtime.
 
+mod candidates;
 mod clock;
 mod course;
 pub mod delivery;

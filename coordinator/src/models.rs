@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hiresmed_protocol::{Digest, job::Models, keys, request::Location, request::Synthesise};
+use hiresmed_protocol::{
+    Digest,
+    job::Models,
+    keys,
+    request::{Location, LocatorNames, Synthesise},
+};
 use hiresmed_services::store;
 
 use crate::{Error, Ledger};
@@ -45,15 +50,33 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
         }
     }
     let digest = |kind: &str| digests.get(kind).copied();
-    match (digest("vqgan"), digest("unet"), faults.pop()) {
-        (Some(vqgan), Some(unet), None) => {
+    match (digest("vqgan"), digest("unet")) {
+        (Some(vqgan), Some(unet)) if faults.is_empty() => {
             let singan = singan.into_iter().collect();
             Ok(Models { vqgan, singan, unet, density: digest("density"), yolo: digest("yolo") })
         }
-        (.., Some(only)) if faults.is_empty() => Err(only),
-        (.., last) => {
+        _ => Err(together(faults)),
+    }
+}
+
+/// The models that a request for candidates names, by digest: of permissible regions, and the spatial prior.
+///
+/// # Errors
+/// As [`resolve_all`].
+pub async fn resolve_locator(ledger: &Ledger, names: &LocatorNames) -> Result<(Digest, Digest), Error> {
+    let mut faults = Vec::new();
+    let unet = found(resolve(ledger, "models.unet", "unet", &names.unet).await, &mut faults)?;
+    let density = found(resolve(ledger, "models.density", "density", &names.density).await, &mut faults)?;
+    unet.zip(density).ok_or_else(|| together(faults))
+}
+
+/// One error for several names at fault.
+fn together(mut faults: Vec<Error>) -> Error {
+    match faults.pop() {
+        Some(only) if faults.is_empty() => only,
+        last => {
             faults.extend(last);
-            Err(Error::Models(faults))
+            Error::Models(faults)
         }
     }
 }

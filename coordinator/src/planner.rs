@@ -8,7 +8,7 @@ use hiresmed_protocol::{
     validate::{Fault, Faults},
 };
 
-use crate::{Error, Ledger, models, recipe::Jobs, rounds, sources};
+use crate::{Error, Ledger, candidates, models, recipe::Jobs, rounds, sources};
 
 /// Images of a job where the request does not say, or twice as many at most so that images of one background stay together. A
 /// crash costs at most so many; loading models is once per worker.
@@ -89,6 +89,10 @@ impl Planner {
                 let jobs = vec![rounds::first(&id, &self.site, train, data)];
                 Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs, recipe: None })
             }
+            Request::Candidates(wanted) => {
+                let jobs = vec![candidates::job(&self.ledger, &id, &self.site, wanted).await?];
+                Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs, recipe: None })
+            }
         }
     }
 }
@@ -133,7 +137,7 @@ mod tests {
     fn request(text: &str) -> Synthesise {
         match parse::toml(&format!("version = 1\nkind = \"synthesise\"\n{text}")).unwrap() {
             Request::Synthesise(request) => request,
-            Request::Train(_) => panic!(),
+            _ => panic!(),
         }
     }
 
@@ -153,7 +157,7 @@ mod tests {
     fn inputs_of(jobs: &[Job]) -> Vec<(u64, String)> {
         let jobs = jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some(work.tasks().map(|(index, input)| (index.0, input.unwrap().key.clone()))),
-            Work::TrainRound(_) => None,
+            Work::TrainRound(_) | Work::Candidates(_) => None,
         });
         jobs.flatten().collect()
     }

@@ -99,7 +99,7 @@ mod tests {
     fn round(job: &Job) -> &TrainRound {
         match &job.work {
             Work::TrainRound(round) => round,
-            Work::Synthesise(_) => panic!(),
+            Work::Synthesise(_) | Work::Candidates(_) => panic!(),
         }
     }
 

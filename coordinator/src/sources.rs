@@ -13,6 +13,9 @@ use crate::{Error, Ledger};
 /// Endings of files that may hold source images. A DICOM file may also have none.
 const IMAGE_ENDINGS: [&str; 8] = ["dcm", "dicom", "ima", "png", "jpg", "jpeg", "nii", "gz"];
 
+/// How the name of a training image's mask ends.
+const MASK: &str = ".mask.png";
+
 /// The source images below `source`, sorted by key.
 pub(crate) async fn images(ledger: &Ledger, site: &SiteId, path: &str, source: &str) -> Result<Vec<Object>, Error> {
     let prefix = prefix(site, source);
@@ -74,6 +77,9 @@ async fn objects(ledger: &Ledger, prefix: &str) -> Result<Vec<Object>, Error> {
 
 fn may_be_image(key: &str) -> bool {
     let name = key.rsplit('/').next().unwrap_or(key);
+    if name.ends_with(MASK) {
+        return false;
+    }
     match name.rsplit_once('.') {
         None => !name.eq_ignore_ascii_case("DICOMDIR") && !name.eq_ignore_ascii_case("LICENSE"),
         Some((_, ending)) => {
@@ -93,7 +99,7 @@ mod tests {
         for name in ["a/1.dcm", "a/IM0001", "a/1.2.840.113619", "volume.nii.gz", "X.PNG"] {
             assert!(may_be_image(name), "{name}");
         }
-        for name in ["a/contours.json", "README.md", "a/DICOMDIR", "boxes.csv"] {
+        for name in ["a/0123.mask.png", "a/contours.json", "README.md", "a/DICOMDIR", "boxes.csv"] {
             assert!(!may_be_image(name), "{name}");
         }
     }

@@ -15,7 +15,7 @@ pub struct Status {
     pub request: RequestId,
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// `synthesise` or `train`.
+    /// `synthesise`, `train` or `candidates`.
     pub kind: &'static str,
     /// What it counts: `images` or `steps`.
     pub unit: &'static str,
@@ -23,7 +23,7 @@ pub struct Status {
     pub total: Option<u64>,
     /// Images or steps made.
     pub done: u64,
-    /// Images that could not be made; for training, whether a round failed (0 or 1).
+    /// Images that could not be made or looked at; for training, whether a round failed (0 or 1).
     pub failed: u64,
     /// Why it ended early, if it did.
     pub cancelled: Option<String>,
@@ -70,6 +70,8 @@ pub async fn of(ledger: &Ledger, id: &RequestId) -> Result<Status, Error> {
     let (kind, unit, total) = match &request {
         Request::Synthesise(synthesise) => ("synthesise", "images", synthesise.count.bound()),
         Request::Train(train) => ("train", "steps", Some(train.steps)),
+        // The image that is looked at.
+        Request::Candidates(_) => ("candidates", "images", Some(1)),
     };
     Ok(Status {
         request: id.clone(),
@@ -149,6 +151,8 @@ async fn progress(ledger: &Ledger, plan: &Plan) -> Result<(u64, u64), Error> {
                     next = rounds::next(&job, round, result);
                 }
                 (Work::TrainRound(_), _) => failed = 1,
+                (Work::Candidates(_), Verdict::Succeeded(_)) => done += 1,
+                (Work::Candidates(_), _) => failed += 1,
             }
         }
     }

@@ -1,14 +1,14 @@
-//! A stand-in for the work of synthesis: a few bytes for each image, and ways to go wrong on request.
+//! A stand-in for a worker's jobs: a few bytes for each image, candidates that nobody looked for, and ways to go wrong on request.
 
 use std::time::Duration;
 
 use hiresmed_protocol::{
-    Digest, ImageIndex, Job, SiteId, Work,
-    job::Object,
+    Digest, ImageIndex, SiteId, Work,
+    job::{FindCandidates, Object},
     keys,
     manifest::{Execution, File, Image},
     noise::{self, Purpose},
-    outcome::{Output, Stage, Success},
+    outcome::{Candidate, FoundCandidates, Output, Stage, Success},
     request::{BackgroundMode, Blend, Synthesise},
 };
 use hiresmed_services::store::{self, Store};
@@ -33,10 +33,11 @@ pub async fn furnish(store: &dyn Store, site: &SiteId) -> store::Result<()> {
     Ok(())
 }
 
-/// Does a synthesis job's work: for each image a file and a mask with a few bytes, which depend on the image alone.
+/// Does a job's work: for each image a file and a mask with a few bytes, which depend on the image alone; or candidates that
+/// depend on the request alone.
 ///
 /// # Errors
-/// As a real job: cancelled, interrupted, or the store's.
+/// As a real job: cancelled, interrupted, or the store's; there is no body in an input called `empty.dcm`.
 pub fn imitate(environment: &Environment, context: &Context) -> Result<Success, Failure> {
     imitate_as(environment, context, |_, index, _| format!("image {index}").into_bytes())
 }
@@ -59,8 +60,10 @@ fn imitate_as(
     context: &Context,
     pixels: impl Fn(&Synthesise, ImageIndex, Option<&Object>) -> Vec<u8>,
 ) -> Result<Success, Failure> {
-    let Job { work: Work::Synthesise(work), .. } = context.job() else {
-        return Err(Failure::Permanent { stage: None, reason: "no synthesis job".to_owned() });
+    let work = match &context.job().work {
+        Work::Synthesise(work) => work,
+        Work::Candidates(work) => return candidates(context, work),
+        Work::TrainRound(_) => return Err(Failure::Permanent { stage: None, reason: "it cannot train".to_owned() }),
     };
     let mut success = Success::default();
     for (done, (index, source)) in work.tasks().enumerate() {
@@ -74,6 +77,29 @@ fn imitate_as(
         context.progress(Stage::Outputs, done as u64 + 1, work.images.count);
     }
     Ok(success)
+}
+
+/// As many positions as were asked for, in a row.
+fn candidates(context: &Context, work: &FindCandidates) -> Result<Success, Failure> {
+    context.check()?;
+    if work.input.key.ends_with("/empty.dcm") {
+        return Err(Failure::Permanent {
+            stage: Some(Stage::Placement),
+            reason: "no body was found in the image".to_owned(),
+        });
+    }
+    let request = &work.request;
+    let found = FoundCandidates {
+        width: request.size.width,
+        height: request.size.height,
+        spacing_mm: [1.0, 1.0],
+        diameter_mm: request.diameter_mm,
+        allowed_px: request.count.into(),
+        candidates: (0..request.count)
+            .map(|x| Candidate { x, y: 0, weight: 1.0 / f64::from(request.count.max(1)) })
+            .collect(),
+    };
+    Ok(Success { candidates: Some(found), ..Success::default() })
 }
 
 /// As [`imitate`], each image taking `time`; a request whose name says so goes wrong: `poison` kills its worker in the job

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hiresmed_inference::Provider;
-use hiresmed_protocol::job::{Class, Kind, queue};
+use hiresmed_protocol::job::{Kind, queue};
 use hiresmed_telemetry::logging;
 use serde::Deserialize;
 
@@ -71,9 +71,12 @@ impl Settings {
     }
 }
 
-/// The queues of a kind of work, that for which somebody waits first.
+/// The queues of a program for jobs of `kind`, in the order in which they are looked at: those for which somebody waits first.
+/// A program that makes images finds candidates too, and first: they take a second, and a person looks on.
 pub fn queues(kind: Kind) -> Vec<String> {
-    [Class::Interactive, Class::Batch].map(|class| queue(kind, class)).to_vec()
+    let quick = if kind == Kind::Synthesise { Some(Kind::Candidates) } else { None };
+    let kinds = quick.into_iter().chain([kind]);
+    kinds.flat_map(|kind| kind.classes().iter().map(move |class| queue(kind, *class))).collect()
 }
 
 /// Settings by flag or environment variable; each wins over the file.
@@ -162,6 +165,8 @@ mod tests {
 
     #[test]
     fn those_for_whom_somebody_waits_come_first() {
-        assert_eq!(queues(Kind::Synthesise), ["synthesis.interactive", "synthesis.batch"]);
+        let synthesis = ["candidates.interactive", "synthesis.interactive", "synthesis.batch"];
+        assert_eq!(queues(Kind::Synthesise), synthesis);
+        assert_eq!(queues(Kind::TrainRound), ["training.interactive", "training.batch"]);
     }
 }

@@ -39,6 +39,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut request = read(&arguments.request)?;
     check_count(&request).with_context(|| format!("{} is refused", arguments.request.display()))?;
+    if let Request::Candidates(_) = request {
+        let text =
+            "kind = \"candidates\" is for fleets; on this machine, `hiresmed candidates --background FILE` finds them";
+        return Err(failure::refused(anyhow!(text)));
+    }
     if let Some(out) = &arguments.out {
         export::check(out)?;
     }

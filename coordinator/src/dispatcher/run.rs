@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
     ahead: Option<Ahead<'a>>,
     images: u64,
     failures: u64,
-    /// Why a training round failed: no other follows.
+    /// Why a job failed that all depends on, as a training round: no other follows.
     broken: Option<String>,
     /// Worker-seconds of the attempts that ended since the last [`Run::publish`].
     ended: Vec<f64>,
@@ -312,6 +312,11 @@ impl<'a> Run<'a> {
             (Work::Synthesise(work), verdict) => {
                 self.failures += work.images.count;
                 self.fail(job, work.images, &reason(verdict)).await?;
+                Ok(None)
+            }
+            (Work::Candidates(_), Verdict::Succeeded(_)) => Ok(None),
+            (Work::Candidates(_), verdict) => {
+                self.broken = Some(format!("the candidates could not be found: {}", reason(verdict)));
                 Ok(None)
             }
             (Work::TrainRound(round), verdict) => {

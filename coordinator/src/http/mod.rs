@@ -4,6 +4,7 @@
 //! description, which is made from the handlers' own types.
 
 mod caller;
+mod candidates;
 mod dead_letters;
 mod document;
 mod events;
@@ -176,6 +177,8 @@ fn quick(api: &Api) -> ApiRouter<Api> {
         .api_route("/v1/requests/{id}/results", get_with(results::list, results::describe_list))
         .api_route("/v1/requests/{id}/files/{name}", get_with(results::file, results::describe_file))
         .api_route("/v1/requests/{id}/stream", get_with(stream::get, stream::describe))
+        .api_route("/v1/candidates", post_with(candidates::find, candidates::describe_find))
+        .api_route("/v1/candidates/{id}", get_with(candidates::get, candidates::describe_get))
         .api_route("/v1/models", get_with(models::list, models::describe))
         .api_route("/v1/site", get_with(sites::own, sites::describe_own))
         .api_route("/v1/dead-letters", get_with(dead_letters::list, dead_letters::describe_list))
@@ -199,6 +202,7 @@ fn quick(api: &Api) -> ApiRouter<Api> {
 fn uploads() -> ApiRouter<Api> {
     ApiRouter::new()
         .api_route("/v1/inputs/{source}/{sha256}", put_with(inputs::put, inputs::describe))
+        .api_route("/v1/inputs/{source}/{sha256}/masks/{mask}", put_with(inputs::put_mask, inputs::describe_mask))
         .api_route("/v1/exemplars", post_with(exemplars::create, exemplars::describe))
         .layer(DefaultBodyLimit::disable())
 }

@@ -76,7 +76,7 @@ impl Plans {
         let plan = self.ledger.plan(request).await?.ok_or_else(|| Error::UnknownRequest(request.clone()))?;
         let planned = plan.jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some((job.id.clone(), work.images)),
-            Work::TrainRound(_) => None,
+            Work::TrainRound(_) | Work::Candidates(_) => None,
         });
         let jobs = match &plan.recipe {
             Some(recipe) => Jobs::Unbounded { chunk: recipe.chunk.max(1) },

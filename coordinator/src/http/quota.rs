@@ -91,7 +91,7 @@ impl Usage {
             Request::Synthesise(request) => {
                 request.count.bound().unwrap_or_else(|| self.ahead.max(request.chunk.unwrap_or(0)))
             }
-            Request::Train(_) => 0,
+            Request::Train(_) | Request::Candidates(_) => 0,
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Kind {
     Synthesise,
     /// A trained model.
     Train,
+    /// Where a lesion may go in an image.
+    Candidates,
 }
 
 /// Where a request stands.
@@ -82,7 +84,7 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Images of a synthesis request.
+    /// Images of a synthesis request; the one image of a request for candidates.
     Images,
     /// Optimiser steps of a training request.
     Steps,
@@ -162,12 +164,16 @@ impl Api {
     pub(super) async fn status(&self, id: &RequestId, created_at: String) -> Result<RequestStatus, Error> {
         let status = status::of(&self.ledger, id).await?;
         let path = format!("/v1/requests/{id}");
-        let trains = status.kind == "train";
+        let kind = match status.kind {
+            "train" => Kind::Train,
+            "candidates" => Kind::Candidates,
+            _ => Kind::Synthesise,
+        };
         Ok(RequestStatus {
             id: id.clone(),
-            kind: if trains { Kind::Train } else { Kind::Synthesise },
+            kind,
             state: state(&status),
-            unit: if trains { Unit::Steps } else { Unit::Images },
+            unit: if kind == Kind::Train { Unit::Steps } else { Unit::Images },
             total: status.total,
             done: status.done,
             failed: status.failed,

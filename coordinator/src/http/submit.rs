@@ -34,19 +34,27 @@ impl<S: Send + Sync> FromRequest<S> for Submission {
     type Rejection = Problem;
 
     async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Problem> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
-        if !kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the request as `application/json`"));
-        }
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|rejection| broken(rejection.status(), rejection.body_text()))?;
-        let text = str::from_utf8(&body).map_err(|error| Problem::unreadable(format!("not UTF-8: {error}")))?;
-        match parse::json(text) {
-            Ok(request) => Ok(Self(request)),
-            Err(parse::Error::Faults(faults)) => Err(Error::Refused(faults).into()),
-            Err(error @ parse::Error::Text { .. }) => Err(Problem::unreadable(error.to_string())),
-        }
+        read(request, state, parse::json).await.map(Self)
     }
+}
+
+/// A document in JSON that `parse` reads.
+pub(super) async fn read<T, S: Send + Sync>(
+    request: axum::extract::Request,
+    state: &S,
+    parse: impl FnOnce(&str) -> Result<T, parse::Error>,
+) -> Result<T, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if !kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the request as `application/json`"));
+    }
+    let body = Bytes::from_request(request, state).await;
+    let body = body.map_err(|rejection| broken(rejection.status(), rejection.body_text()))?;
+    let text = str::from_utf8(&body).map_err(|error| Problem::unreadable(format!("not UTF-8: {error}")))?;
+    parse(text).map_err(|error| match error {
+        parse::Error::Faults(faults) => Error::Refused(faults).into(),
+        error @ parse::Error::Text { .. } => Problem::unreadable(error.to_string()),
+    })
 }
 
 impl OperationInput for Submission {
@@ -57,7 +65,7 @@ impl OperationInput for Submission {
 }
 
 /// What a caller says is the same submission.
-pub struct IdempotencyKey(Option<String>);
+pub struct IdempotencyKey(pub(super) Option<String>);
 
 impl<S: Send + Sync> axum::extract::FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
@@ -110,34 +118,46 @@ pub async fn submit(
     IdempotencyKey(key): IdempotencyKey,
     Submission(request): Submission,
 ) -> Result<Response, Problem> {
-    let site = &caller.site;
-    let id = RequestId::derive(&request, site, key.as_deref());
-    let turn = api.usage.turn(site).await;
-    let known = match api.ledger.request(&id).await {
-        Ok(known) if known != request => {
-            let text = format!("the idempotency key was used for another request, `{id}`; choose another key");
-            return Err(Problem::conflict(text));
-        }
-        Ok(_) => true,
-        Err(Error::UnknownRequest(_)) => false,
-        Err(error) => return Err(error.into()),
-    };
-    if !known {
-        check_name(&request, &caller)?;
-        let quotas = api.sites.get(site).await?.map(|site| site.quotas).unwrap_or_default();
-        api.usage.check_request(site, &quotas, &request).await?;
-        let planner = Planner::new(api.ledger.clone(), site.clone());
-        planner.submit_as(id.clone(), &request).await?;
-    }
-    // Also for a known one: the coordinator that accepted it may have died before it came to this.
-    api.ledger.own(site, &id, &clock::now()).await?;
-    let status = api.status(&id, api.check_owned(site, &id).await?).await?;
-    if status.is_open() {
-        api.supervisor.submit(site, &id).await?;
-    }
-    drop(turn);
+    let (known, status) = api.accept(&caller, key.as_deref(), &request).await?;
     let code = if known { StatusCode::OK } else { StatusCode::CREATED };
     Ok((code, [(header::LOCATION, status.links.itself.clone())], Json(status)).into_response())
+}
+
+impl Api {
+    /// Accepts a request of the caller's site, as its quotas allow: whether it was known before, and where it stands.
+    pub(super) async fn accept(
+        &self,
+        caller: &Submitter,
+        key: Option<&str>,
+        request: &Request,
+    ) -> Result<(bool, RequestStatus), Problem> {
+        let site = &caller.site;
+        let id = RequestId::derive(request, site, key);
+        let _turn = self.usage.turn(site).await;
+        let known = match self.ledger.request(&id).await {
+            Ok(known) if known != *request => {
+                let text = format!("the idempotency key was used for another request, `{id}`; choose another key");
+                return Err(Problem::conflict(text));
+            }
+            Ok(_) => true,
+            Err(Error::UnknownRequest(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !known {
+            check_name(request, caller)?;
+            let quotas = self.sites.get(site).await?.map(|site| site.quotas).unwrap_or_default();
+            self.usage.check_request(site, &quotas, request).await?;
+            let planner = Planner::new(self.ledger.clone(), site.clone());
+            planner.submit_as(id.clone(), request).await?;
+        }
+        // Also for a known one: the coordinator that accepted it may have died before it came to this.
+        self.ledger.own(site, &id, &clock::now()).await?;
+        let status = self.status(&id, self.check_owned(site, &id).await?).await?;
+        if status.is_open() {
+            self.supervisor.submit(site, &id).await?;
+        }
+        Ok((known, status))
+    }
 }
 
 /// The alias `default` is every site's: a site that trains does not take it over.
@@ -154,7 +174,7 @@ fn check_name(request: &Request, caller: &Submitter) -> Result<(), Problem> {
 /// Calls that take the id of what was submitted.
 const FOLLOWING: [&str; 3] = ["get_request", "list_results", "cancel_request"];
 
-fn link(operation: &str) -> (String, aide::openapi::ReferenceOr<aide::openapi::Link>) {
+pub(super) fn link(operation: &str) -> (String, aide::openapi::ReferenceOr<aide::openapi::Link>) {
     let link = aide::openapi::Link {
         operation: aide::openapi::LinkOperation::OperationId(operation.to_owned()),
         description: None,

@@ -6,7 +6,10 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode},
 };
-use hiresmed_protocol::{Digest, JobId, Outcome, VERSION, Verdict, keys, outcome::Failure};
+use hiresmed_protocol::{
+    Digest, JobId, Outcome, VERSION, Verdict, Work, keys,
+    outcome::{Failure, Success},
+};
 use hiresmed_services::{
     Services,
     cache::Memory,
@@ -48,7 +51,8 @@ impl Fleet {
         let services = Services { queue: queue.clone(), store: store.clone(), cache: Arc::new(Memory::new(1 << 20)) };
         let supervisor = Supervisor::new(&services, dispatcher::Options::default(), stop.clone());
         supervisor.start().await.unwrap();
-        let limits = Limits { upload_bytes: 1000, ..Limits::default() };
+        // Whoever waits for a worker waits half of this.
+        let limits = Limits { upload_bytes: 1000, answer_s: 2, ..Limits::default() };
         let api = Api::new(store, queue, supervisor, Metrics::new().unwrap(), limits, stop);
         Self { router: router(&api), api, _folder: folder }
     }
@@ -290,6 +294,138 @@ async fn an_upload_is_what_its_path_says() {
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let answer = fleet.call(&key, Method::PUT, &path, &[("content-type", "text/html")], Body::empty()).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn candidates_are_found_once_and_by_a_worker() {
+    let fleet = Fleet::open().await;
+    let (key, other) = (fleet.key("a", ALL).await, fleet.key("b", ALL).await);
+    let wanted = |input: &str| json!({ "version": 1, "input": input, "diameter_mm": 6.0 });
+    let ask = async |input: &str| fleet.post(&key, "/v1/candidates", &[], wanted(input)).await;
+    // No worker is there.
+    let first = ask("sample/a.dcm").await;
+    assert_eq!((first.status, &first.body["kind"]), (StatusCode::ACCEPTED, &json!("candidates")), "{}", first.body);
+    assert!(first.headers.contains_key("retry-after"));
+    let id: RequestId = first.body["id"].as_str().unwrap().parse().unwrap();
+    let path = format!("/v1/candidates/{id}");
+    assert_eq!(first.headers["location"], path);
+    assert_eq!(fleet.get(&key, "/v1/site").await.body["used"]["open_requests"], 1);
+    assert_eq!(fleet.get(&key, "/v1/site").await.body["used"]["images_in_flight"], 0);
+    let found = json!({ "width": 512, "height": 512, "spacing_mm": [0.7, 0.7], "diameter_mm": 6.0, "allowed_px": 9,
+        "candidates": [{ "x": 3, "y": 4, "weight": 0.5 }] });
+    let success = Success { candidates: Some(serde_json::from_value(found.clone()).unwrap()), ..Success::default() };
+    let settle = async |verdict| {
+        let outcome = Outcome {
+            version: VERSION,
+            job: JobId::candidates(&id),
+            request: id.clone(),
+            site: "a".parse().unwrap(),
+            attempt: 0,
+            worker: "w".to_owned(),
+            started_at: "2026-01-01T00:00:00Z".to_owned(),
+            duration_ms: 1,
+            verdict,
+        };
+        fleet.api.ledger.reopen(&id, &outcome.job).await.unwrap();
+        assert!(fleet.api.ledger.settle(&outcome).await.unwrap());
+    };
+    settle(Verdict::Succeeded(success)).await;
+    for answer in [ask("sample/a.dcm").await, fleet.get(&key, &path).await] {
+        assert_eq!((answer.status, &answer.body["found"]), (StatusCode::OK, &found), "{}", answer.body);
+        assert_eq!((&answer.body["id"], &answer.body["request"]["count"]), (&json!(id), &json!(20)));
+    }
+    assert_eq!(fleet.get(&key, &format!("/v1/requests/{id}")).await.body["status"]["state"], "complete");
+    assert_eq!(fleet.get(&key, &format!("/v1/requests/{id}/results")).await.body["items"], json!([]));
+    // Another site has neither this request nor this input.
+    assert_eq!(fleet.get(&other, &path).await.status, StatusCode::NOT_FOUND);
+    let theirs = fleet.post(&other, "/v1/candidates", &[], wanted("sites/a/inputs/sample/a.dcm")).await;
+    assert_eq!((theirs.status, &theirs.body["faults"][0]["path"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("input")));
+
+    settle(Verdict::Failed(Failure { stage: None, reason: "no body was found".to_owned() })).await;
+    let failed = ask("sample/a.dcm").await;
+    assert_eq!(failed.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(failed.body["detail"].as_str().unwrap().contains("no body was found"));
+}
+
+#[tokio::test]
+async fn a_request_for_candidates_is_refused_with_its_faults() {
+    let fleet = Fleet::open().await;
+    let key = fleet.key("a", ALL).await;
+    let ask = async |body| fleet.post(&key, "/v1/candidates", &[], body).await;
+    let wrong = Digest::of(b"other").to_string();
+    for (more, path) in [
+        (json!({ "input": "sample" }), "input"),
+        (json!({ "input": "sample/" }), "input"),
+        (json!({ "input": "sample/a.dcm", "sha256": wrong }), "sha256"),
+        (json!({ "input": "sample/a.dcm", "count": 0 }), "count"),
+        (json!({ "input": "sample/a.dcm", "kind": "train" }), "kind"),
+        (json!({ "input": "sample/a.dcm", "models": { "unet": "none" } }), "models.unet"),
+        (json!({ "sha256": wrong }), "input"),
+    ] {
+        let mut body = json!({ "version": 1 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = ask(body).await;
+        assert_eq!(
+            (answer.status, &answer.body["faults"][0]["path"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(path))
+        );
+    }
+    let unreadable = ask(json!({ "version": 1, "input": "sample/a.dcm", "sha256": "ab" })).await;
+    assert_eq!(unreadable.status, StatusCode::BAD_REQUEST);
+    // What is read back takes a key that may read.
+    let submitter = fleet.key("c", &[Role::Submit]).await;
+    let body = json!({ "version": 1, "input": "sample/a.dcm" });
+    assert_eq!(fleet.post(&submitter, "/v1/candidates", &[], body).await.status, StatusCode::FORBIDDEN);
+    // Quotas are those of requests.
+    let quotas = Quotas { open_requests: 0, ..Quotas::default() };
+    fleet.api.sites.put(&"a".parse().unwrap(), SiteSettings { weight: 1.0, quotas }).await.unwrap();
+    let body = json!({ "version": 1, "input": "sample/a.dcm" });
+    assert_eq!(ask(body).await.status, StatusCode::TOO_MANY_REQUESTS);
+    // The other way to send one; the answer for anything else is none.
+    let request = fleet.key("d", ALL).await;
+    let id = fleet.submit(&request, 1).await.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(fleet.get(&request, &format!("/v1/candidates/{id}")).await.status, StatusCode::NOT_FOUND);
+    let body = json!({ "version": 1, "kind": "candidates", "input": "sample/a.dcm" });
+    let accepted = fleet.post(&request, "/v1/requests", &[], body).await;
+    assert_eq!((accepted.status, &accepted.body["unit"]), (StatusCode::CREATED, &json!("images")));
+}
+
+#[tokio::test]
+async fn a_mask_lies_beside_its_image_and_is_none() {
+    let fleet = Fleet::open().await;
+    let key = fleet.key("a", ALL).await;
+    let (image, mask) = (Digest::of(b"image"), Digest::of(b"mask"));
+    let put = async |path: &str, content: &'static str| {
+        fleet.call(&key, Method::PUT, path, &[("content-type", "image/png")], Body::from(content)).await
+    };
+    assert_eq!(put(&format!("/v1/inputs/mine/{image}"), "image").await.status, StatusCode::CREATED);
+    let path = format!("/v1/inputs/mine/{image}/masks/{mask}");
+    assert_eq!(
+        put(&path, "image").await.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "another content than the path says"
+    );
+    let stored = put(&path, "mask").await;
+    let file = format!("{}.mask.png", &image.to_string()[..16]);
+    assert_eq!((stored.status, &stored.body["file"]), (StatusCode::CREATED, &json!(file)));
+    assert_eq!(put(&path, "mask").await.status, StatusCode::OK);
+    let other = path.replace(&mask.to_string(), &Digest::of(b"other").to_string());
+    assert_eq!(put(&other, "other").await.status, StatusCode::CONFLICT);
+    let dicom = fleet.call(&key, Method::PUT, &path, &[("content-type", "application/dicom")], Body::empty()).await;
+    assert_eq!(dicom.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+
+    // A training takes both, a synthesis the image alone.
+    let train = json!({ "version": 1, "kind": "train", "name": "mine", "model": "unet", "preset": "tiny",
+        "data": ["mine"], "steps": 1 });
+    let made = json!({ "version": 1, "kind": "synthesise", "count": 2, "inputs": "mine" });
+    let plan = async |request| {
+        let id = fleet.post(&key, "/v1/requests", &[], request).await.body["id"].as_str().unwrap().to_owned();
+        fleet.api.ledger.plan(&id.parse().unwrap()).await.unwrap().unwrap().jobs.swap_remove(0).work
+    };
+    let Work::TrainRound(round) = plan(train).await else { panic!() };
+    assert_eq!(round.data.files, 2);
+    let Work::Synthesise(work) = plan(made).await else { panic!() };
+    assert!(work.inputs.iter().all(|input| input.sha256 == image));
 }
 
 fn png(width: u32, height: u32) -> Vec<u8> {

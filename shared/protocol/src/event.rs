@@ -47,7 +47,7 @@ pub enum Happening {
     Planned {
         /// Number of jobs known so far; 0 for an unbounded request.
         jobs: u64,
-        /// Number of images; 0 for training and for an unbounded request.
+        /// Number of images; 0 for an unbounded request and for requests of other things.
         images: u64,
     },
     /// A worker took a job.

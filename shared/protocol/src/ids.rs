@@ -232,6 +232,11 @@ impl JobId {
     pub fn train_round(request: &RequestId, round: u64) -> Self {
         Self(format!("{request}-t{round:05}"))
     }
+
+    /// The id of the one job of `request`, which asks for candidates.
+    pub fn candidates(request: &RequestId) -> Self {
+        Self(format!("{request}-c00000"))
+    }
 }
 
 /// An image's number within its request, counted from 0. It does not depend on how the request is cut into jobs.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{Digest, ImageIndex, JobId, RequestId, SiteId},
-    request::{Synthesise, Train},
+    request::{Candidates, Synthesise, Train},
 };
 
 /// A unit of work: a pure function of what is written here and of the objects that are named here by digest.
@@ -42,6 +42,7 @@ pub fn queue(kind: Kind, class: Class) -> String {
     let work = match kind {
         Kind::Synthesise => "synthesis",
         Kind::TrainRound => "training",
+        Kind::Candidates => "candidates",
     };
     format!("{work}.{class}")
 }
@@ -74,17 +75,28 @@ pub enum Kind {
     Synthesise,
     /// Trains a model for a bounded number of steps.
     TrainRound,
+    /// Finds where a lesion may go in an image.
+    Candidates,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 2] = [Kind::Synthesise, Kind::TrainRound];
+    pub const ALL: [Kind; 3] = [Kind::Synthesise, Kind::TrainRound, Kind::Candidates];
 
     /// The name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Synthesise => "synthesise",
             Kind::TrainRound => "train_round",
+            Kind::Candidates => "candidates",
+        }
+    }
+
+    /// The classes that jobs of this kind have, that for which somebody waits first.
+    pub const fn classes(self) -> &'static [Class] {
+        match self {
+            Kind::Synthesise | Kind::TrainRound => &[Class::Interactive, Class::Batch],
+            Kind::Candidates => &[Class::Interactive],
         }
     }
 }
@@ -104,6 +116,8 @@ pub enum Work {
     Synthesise(SynthesiseImages),
     /// Trains a model from one checkpoint to the next.
     TrainRound(TrainRound),
+    /// Finds where a lesion may go in an image.
+    Candidates(FindCandidates),
 }
 
 impl Work {
@@ -112,6 +126,7 @@ impl Work {
         match self {
             Work::Synthesise(_) => Kind::Synthesise,
             Work::TrainRound(_) => Kind::TrainRound,
+            Work::Candidates(_) => Kind::Candidates,
         }
     }
 }
@@ -220,4 +235,18 @@ pub struct DataFiles {
     pub version: u32,
     /// Path within the data set, with `/` between its parts, to object.
     pub files: BTreeMap<String, Object>,
+}
+
+/// Finds the likeliest positions of a lesion in an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FindCandidates {
+    /// The whole request.
+    pub request: Candidates,
+    /// The image.
+    pub input: Object,
+    /// The model of permissible regions, as its alias stood when the request was planned.
+    pub unet: Digest,
+    /// The spatial prior, as its alias stood when the request was planned.
+    pub density: Digest,
 }

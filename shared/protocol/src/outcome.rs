@@ -87,15 +87,18 @@ pub struct Failure {
 pub struct Success {
     /// Every object that counts.
     pub outputs: Vec<Output>,
-    /// The images that were made, by index; empty for training.
+    /// The images that were made, by index; empty for other jobs than synthesis.
     #[serde(default)]
     pub images: Vec<Image>,
     /// The images that were not made, and why; only where the request says `on_failure = "continue"`.
     #[serde(default)]
     pub failures: Vec<ImageFailure>,
-    /// What a training round reached; none for synthesis.
+    /// What a training round reached; none for other jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round: Option<RoundResult>,
+    /// Where a lesion may go; none for other jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<FoundCandidates>,
     /// Time by stage, summed over the job.
     #[serde(default)]
     pub stages: Vec<StageTiming>,
@@ -208,4 +211,35 @@ pub struct RoundResult {
     /// The finished package's `model.json`, after the last round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<Object>,
+}
+
+/// Where a round lesion may go in an image (paper, equation 16).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FoundCandidates {
+    /// Columns of the image in pixels.
+    pub width: u32,
+    /// Rows of the image in pixels.
+    pub height: u32,
+    /// Distance of pixel centres in millimetres: row spacing, column spacing.
+    pub spacing_mm: [f64; 2],
+    /// Longest diameter of the lesion in millimetres.
+    pub diameter_mm: f64,
+    /// Pixels at which the rules allow the lesion's centre.
+    pub allowed_px: u64,
+    /// The likeliest positions, the likeliest first, at least a diameter apart along an axis; empty where none of the allowed
+    /// pixels is likely at all.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A position of a lesion's centre, as `placement.positions` of a request takes it: `[x, y]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// Column, from the image's left edge.
+    pub x: u32,
+    /// Row, from the image's upper edge.
+    pub y: u32,
+    /// Share of the weight of all allowed pixels, 0 to 1.
+    pub weight: f64,
 }

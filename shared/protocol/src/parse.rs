@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    request::{Request, Synthesise, Train},
+    request::{Candidates, Request, Synthesise, Train},
     shape,
     validate::{Fault, Faults},
 };
@@ -28,6 +28,9 @@ pub enum Error {
     #[error(transparent)]
     Faults(#[from] Faults),
 }
+
+/// What `kind` can be.
+const KINDS: [&str; 3] = ["synthesise", "train", "candidates"];
 
 /// Reads a request in TOML and validates it.
 ///
@@ -51,6 +54,26 @@ pub fn json(text: &str) -> Result<Request, Error> {
     serde_json::from_str(text).map_err(|error| json_error(text, &error))
 }
 
+/// Reads a request for candidates in JSON, without the key `kind`, and validates it.
+///
+/// # Errors
+/// As [`toml()`].
+pub fn candidates(text: &str) -> Result<Candidates, Error> {
+    match serde_json::from_str(text).map_err(|error| json_error(text, &error))? {
+        Value::Object(mut table) if !table.contains_key("kind") => {
+            table.insert("kind".to_owned(), "candidates".into());
+            read(table)?
+        }
+        Value::Object(_) => {
+            let kind = Fault::new("kind", "given", "unknown key: what is asked for here are candidates");
+            return Err(Faults::from(vec![kind]).into());
+        }
+        _ => return Err(Error::Text { line: 1, column: 1, cause: "a request is a table: `{ ... }`".to_owned() }),
+    };
+    // From the text once more, as above.
+    serde_json::from_str(text).map_err(|error| json_error(text, &error))
+}
+
 /// The same value as JSON has it. What JSON has not (dates, infinity, what is not a number) becomes text, which is refused
 /// where a number is wanted.
 fn plain(value: ::toml::Value) -> Value {
@@ -69,20 +92,16 @@ fn plain(value: ::toml::Value) -> Value {
 fn read(mut table: Map<String, Value>) -> Result<Request, Error> {
     let mut faults = Vec::new();
     let kind = table.remove("kind");
-    let synthesise = match kind.as_ref().map(Value::as_str) {
-        Some(Some("synthesise")) => true,
-        Some(Some("train")) => false,
-        _ => {
-            let value = kind.map_or_else(|| "missing".to_owned(), |kind| kind.to_string());
-            faults.push(Fault::new("kind", value, "must be \"synthesise\" or \"train\""));
-            // The other keys tell what was probably meant.
-            !["model", "preset", "data", "steps", "hold_out"].iter().any(|key| table.contains_key(*key))
-        }
-    };
-    let (name, schema) = if synthesise {
-        ("synthesise", ::schemars::schema_for!(Synthesise))
-    } else {
-        ("train", ::schemars::schema_for!(Train))
+    let known = kind.as_ref().and_then(Value::as_str).and_then(|kind| KINDS.into_iter().find(|known| *known == kind));
+    let name = known.unwrap_or_else(|| {
+        let value = kind.map_or_else(|| "missing".to_owned(), |kind| kind.to_string());
+        faults.push(Fault::new("kind", value, "must be \"synthesise\", \"train\" or \"candidates\""));
+        probably(&table)
+    });
+    let schema = match name {
+        "train" => ::schemars::schema_for!(Train),
+        "candidates" => ::schemars::schema_for!(Candidates),
+        _ => ::schemars::schema_for!(Synthesise),
     };
     let mut value = Value::Object(table);
     faults.extend(shape::check(schema.as_value(), &mut value));
@@ -95,6 +114,18 @@ fn read(mut table: Map<String, Value>) -> Result<Request, Error> {
         // The shape was checked: what is left is what the schema does not say.
         Err(error) if faults.is_empty() => Err(Error::Text { line: 1, column: 1, cause: error.to_string() }),
         Err(_) => Err(Faults::from(faults).into()),
+    }
+}
+
+/// The kind that was probably meant, told by keys that only it has.
+fn probably(table: &Map<String, Value>) -> &'static str {
+    let has = |keys: &[&str]| keys.iter().any(|key| table.contains_key(*key));
+    if has(&["model", "preset", "data", "steps", "hold_out"]) {
+        "train"
+    } else if has(&["input", "sha256", "diameter_mm"]) {
+        "candidates"
+    } else {
+        "synthesise"
     }
 }
 

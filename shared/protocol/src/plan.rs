@@ -23,7 +23,7 @@ pub struct Plan {
     pub request: RequestId,
     /// The site that asked.
     pub site: SiteId,
-    /// The models of a synthesis request by digest; none for training.
+    /// The models of a synthesis request by digest; none for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<Models>,
     /// The jobs in the order in which they are dispatched.
@@ -48,11 +48,11 @@ pub struct Recipe {
 }
 
 impl Plan {
-    /// How many images the jobs of the plan make: 0 for training and for an unbounded request.
+    /// How many images the jobs of the plan make: 0 for an unbounded request and for requests of other things.
     pub fn images(&self) -> u64 {
         let count = |job: &Job| match &job.work {
             Work::Synthesise(synthesise) => synthesise.images.count,
-            Work::TrainRound(_) => 0,
+            Work::TrainRound(_) | Work::Candidates(_) => 0,
         };
         self.jobs.iter().map(count).sum()
     }

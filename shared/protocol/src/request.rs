@@ -1,4 +1,4 @@
-//! What a site asks for: synthetic images, or a trained model.
+//! What a site asks for: synthetic images, a trained model, or the places where a lesion may go.
 //!
 //! The smallest request, in TOML:
 //!
@@ -11,6 +11,7 @@
 //! assert!(request.validate().is_ok());
 //! ```
 
+mod candidates;
 mod image_count;
 mod synthesise;
 mod train;
@@ -19,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    candidates::{Candidates, LocatorNames},
     image_count::{ImageCount, MOST_UNBOUNDED},
     synthesise::{
         Background, BackgroundMode, Blend, Count, Lesions, Location, Millimetres, Modality, ModelNames, OnFailure,
@@ -33,12 +35,13 @@ pub use self::{
 /// part of another document, [`Request::validate`] checks the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and a box would be in every reader's way")]
 pub enum Request {
     /// Synthetic, labelled images.
     Synthesise(Synthesise),
     /// A model, trained in rounds on a site's data.
     Train(Train),
+    /// Where a lesion may go in one image.
+    Candidates(Candidates),
 }
 
 impl Request {
@@ -54,14 +57,21 @@ impl Request {
         match self {
             Request::Synthesise(synthesise) => synthesise.name.as_deref(),
             Request::Train(train) => Some(&train.name),
+            Request::Candidates(_) => None,
         }
     }
 
-    /// The seed from which all the request's randomness is derived.
+    /// The seed from which all the request's randomness is derived; 0 where nothing is drawn.
     pub fn seed(&self) -> u64 {
         match self {
             Request::Synthesise(synthesise) => synthesise.seed,
             Request::Train(train) => train.seed,
+            Request::Candidates(_) => 0,
         }
     }
+}
+
+/// The alias of a model that a request does not name.
+fn default_alias() -> String {
+    "default".to_owned()
 }

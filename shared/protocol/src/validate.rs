@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     VERSION,
-    request::{BackgroundMode, ImageCount, Request, Size, Synthesise, Train},
+    request::{BackgroundMode, Candidates, ImageCount, Request, Size, Synthesise, Train},
 };
 
 /// Something that is wrong with a request.
@@ -92,6 +92,7 @@ impl Request {
         match self {
             Request::Synthesise(synthesise) => check.synthesise(synthesise),
             Request::Train(train) => check.train(train),
+            Request::Candidates(candidates) => check.candidates(candidates),
         }
         if check.0.is_empty() { Ok(()) } else { Err(Faults(check.0)) }
     }
@@ -202,14 +203,19 @@ impl Check {
             let allowed = format!("must be at most lesions.diameter_mm.max ({} mm)", diameter.max);
             self.fault("lesions.diameter_mm.min", diameter.min, allowed);
         }
-        let spacing_mm = request.size.spacing_mm.unwrap_or(COARSE_SPACING_MM);
-        let side = request.size.width.min(request.size.height);
+        self.fits("lesions.diameter_mm.max", diameter.max, &request.size);
+    }
+
+    /// Whether a lesion is smaller than its image.
+    fn fits(&mut self, path: &str, diameter_mm: f64, size: &Size) {
+        let spacing_mm = size.spacing_mm.unwrap_or(COARSE_SPACING_MM);
+        let side = size.width.min(size.height);
         let side_mm = f64::from(side) * spacing_mm;
         let sized = ["size.width", "size.height", "size.spacing_mm"].iter().all(|path| self.sound(path));
-        if diameter.max >= side_mm && sized {
+        if diameter_mm >= side_mm && sized {
             let allowed =
                 format!("must be less than the image's shorter side, {side_mm} mm ({side} px of {spacing_mm} mm)");
-            self.fault("lesions.diameter_mm.max", diameter.max, allowed);
+            self.fault(path, diameter_mm, allowed);
         }
     }
 
@@ -251,6 +257,17 @@ impl Check {
         }
     }
 
+    fn candidates(&mut self, request: &Candidates) {
+        self.version(request.version);
+        self.below("input", &request.input, "the key of an image below the site's inputs");
+        self.size(&request.size);
+        self.real("diameter_mm", request.diameter_mm, 1.0..=200.0, " mm");
+        self.fits("diameter_mm", request.diameter_mm, &request.size);
+        self.whole("count", request.count.into(), 1..=200);
+        self.alias("models.unet", &request.models.unet);
+        self.alias("models.density", &request.models.density);
+    }
+
     /// An alias, a digest or a digest's prefix: safe as a part of a key.
     fn alias(&mut self, path: &str, name: &str) {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
@@ -260,14 +277,18 @@ impl Check {
         }
     }
 
-    /// An alias of a folder, or a prefix of keys: relative, and never upwards.
+    /// An alias of a folder, or a prefix of keys.
     fn source(&mut self, path: &str, source: &str) {
-        let upwards = source.split('/').any(|part| part == ".." || part == ".");
-        let control = source.chars().any(char::is_control);
-        if source.is_empty() || source.len() > 512 || source.starts_with('/') || upwards || control {
-            let allowed = "must be `sample`, a folder alias or a prefix of the store: 1 to 512 characters, not starting \
-                           with `/`, without `.` or `..` as a part";
-            self.fault(path, format!("{source:?}"), allowed);
+        self.below(path, source, "`sample`, a folder alias or a prefix of the store");
+    }
+
+    /// A key or a prefix of keys: relative, and never upwards.
+    fn below(&mut self, path: &str, key: &str, what: &str) {
+        let upwards = key.split('/').any(|part| part == ".." || part == ".");
+        let control = key.chars().any(char::is_control);
+        if key.is_empty() || key.len() > 512 || key.starts_with('/') || upwards || control {
+            let bounds = "1 to 512 characters, not starting with `/`, without `.` or `..` as a part";
+            self.fault(path, format!("{key:?}"), format!("must be {what}: {bounds}"));
         }
     }
 }

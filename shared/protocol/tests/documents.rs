@@ -9,7 +9,7 @@ use hiresmed_protocol::{
     Work,
     attempt::Attempt,
     event::Control,
-    job::{Class, DataFiles, DataSet, ImageRange, Models, Object, SynthesiseImages, TrainRound},
+    job::{Class, DataFiles, DataSet, FindCandidates, ImageRange, Models, Object, SynthesiseImages, TrainRound},
     manifest::{Execution, File, Image, Lesion},
     noise, outcome, parse,
     plan::Recipe,
@@ -22,7 +22,7 @@ use serde_json::Value;
 fn synthesise() -> hiresmed_protocol::request::Synthesise {
     match parse::toml("version = 1\nkind = \"synthesise\"\ncount = 12").unwrap() {
         Request::Synthesise(request) => request,
-        Request::Train(_) => panic!("not a training request"),
+        _ => panic!("a synthesis request"),
     }
 }
 
@@ -59,6 +59,13 @@ fn jobs() -> Vec<Job> {
         steps: 3,
         data: DataSet { listing: object("l"), files: 100 },
     };
+    let wanted = r#"{"version": 1, "input": "a.dcm", "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#;
+    let find = FindCandidates {
+        request: parse::candidates(wanted).unwrap(),
+        input: object("sites/local/inputs/a.dcm"),
+        unet: Digest::of(b"u"),
+        density: Digest::of(b"d"),
+    };
     let job = |work, job_id| Job {
         version: 1,
         id: job_id,
@@ -71,6 +78,7 @@ fn jobs() -> Vec<Job> {
     vec![
         job(Work::Synthesise(images), JobId::synthesise(&id(), 2)),
         job(Work::TrainRound(round), JobId::train_round(&id(), 3)),
+        Job { class: Class::Interactive, ..job(Work::Candidates(find), JobId::candidates(&id())) },
     ]
 }
 
@@ -125,6 +133,14 @@ fn outcomes() -> Vec<Outcome> {
             step_ms: 123.4,
             losses: BTreeMap::from([("l1".to_owned(), 0.08)]),
             package: None,
+        }),
+        candidates: Some(outcome::FoundCandidates {
+            width: 512,
+            height: 256,
+            spacing_mm: [0.7, 0.75],
+            diameter_mm: 8.0,
+            allowed_px: 1000,
+            candidates: vec![outcome::Candidate { x: 100, y: 200, weight: 0.001 }],
         }),
         stages: vec![outcome::StageTiming {
             stage: outcome::Stage::Background,
@@ -242,8 +258,12 @@ fn the_manifest_has_the_keys_that_others_rely_on() {
 
 #[test]
 fn jobs_name_their_queue_and_their_images() {
-    let [synthesis, training] = &jobs()[..] else { panic!("two jobs") };
+    let [synthesis, training, candidates] = &jobs()[..] else { panic!("a job of each kind") };
     assert_eq!((synthesis.queue().as_str(), training.queue().as_str()), ("synthesis.batch", "training.batch"));
+    assert_eq!(
+        (candidates.queue().as_str(), candidates.work.kind().as_str()),
+        ("candidates.interactive", "candidates")
+    );
     let Work::Synthesise(images) = &synthesis.work else { panic!("images") };
     let tasks: Vec<_> = images.tasks().collect();
     assert_eq!(tasks.iter().map(|(index, _)| index.0).collect::<Vec<_>>(), [8, 9, 10, 11]);

@@ -71,7 +71,7 @@ fn paths(text: &str) -> Vec<String> {
 fn synthesise(request: Request) -> hiresmed_protocol::request::Synthesise {
     match request {
         Request::Synthesise(synthesise) => synthesise,
-        Request::Train(_) => panic!("not a training request"),
+        _ => panic!("a synthesis request"),
     }
 }
 
@@ -122,6 +122,55 @@ fn a_training_request_is_read() {
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
     let wrong = text.replace("[\"a\", \"b/\"]", "[]").replace("= 100", "= 0").replace("patient-3", "a/b");
     assert_eq!(paths(&wrong), ["data", "steps", "hold_out[0]"]);
+}
+
+#[test]
+fn a_request_for_candidates_is_read_with_and_without_its_kind() {
+    let text = r#"{"version": 1, "input": "study-7/a.dcm"}"#;
+    let candidates = parse::candidates(text).unwrap();
+    assert_eq!((candidates.diameter_mm, candidates.count, candidates.size.width), (8.0, 20, 512));
+    assert_eq!((&*candidates.models.unet, &*candidates.models.density), ("default", "default"));
+    let request = Request::Candidates(candidates);
+    assert_eq!((request.name(), request.seed()), (None, 0));
+    assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
+    assert_eq!(parse::toml("version = 1\nkind = \"candidates\"\ninput = \"study-7/a.dcm\"").unwrap(), request);
+    // However its hexadecimal digits are written, a digest is the same.
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let with = |digest: &str| parse::candidates(&text.replace('}', &format!(r#", "sha256": "{digest}"}}"#)));
+    assert_eq!(with(digest).unwrap(), with(&digest.to_uppercase()).unwrap());
+    assert!(matches!(with("ba78").unwrap_err(), Error::Text { cause, .. } if cause.contains("64 hexadecimal digits")));
+}
+
+#[test]
+fn every_fault_of_a_request_for_candidates_is_named() {
+    let Error::Faults(found) = parse::candidates(
+        r#"{"version": 1, "input": "../b/a.dcm", "sha256": 7, "diameter_mm": 0.5, "count": 201, "seed": 1,
+            "size": {"width": 63}, "models": {"unet": "a/b", "density": ""}}"#,
+    )
+    .unwrap_err() else {
+        panic!()
+    };
+    let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let expected = [
+        "`sha256` = 7: must be text",
+        "`seed` = 1: unknown key; known here: version, input, sha256, size, diameter_mm, count, models",
+        "`input` = \"../b/a.dcm\": must be the key of an image below the site's inputs: 1 to 512 characters",
+        "`size.width` = 63: must be a multiple of 8, 64 to 4096 pixels",
+        "`diameter_mm` = 0.5: must be 1 to 200 mm",
+        "`count` = 201: must be 1 to 200",
+        "`models.unet` = \"a/b\": must have 1 to 64 letters",
+        "`models.density` = \"\": must have 1 to 64 letters",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, beginning) in found.iter().zip(expected) {
+        assert!(found.starts_with(beginning), "{found}\nshould begin with\n{beginning}");
+    }
+    let kind = parse::candidates(r#"{"version": 1, "kind": "candidates", "input": "a"}"#).unwrap_err();
+    assert!(kind.to_string().contains("`kind` = given: unknown key"), "{kind}");
+    assert_eq!(paths("version = 1\ninput = \"/a\""), ["kind", "input"]);
+    let large = "version = 1\nkind = \"candidates\"\ninput = \"a\"\ndiameter_mm = 64\nsize = { width = 64 }";
+    assert_eq!(paths(large), ["diameter_mm"]);
+    assert!(parse::candidates("[]").is_err() && parse::candidates("{").is_err());
 }
 
 #[test]

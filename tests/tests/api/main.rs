@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
 
+mod candidates;
 #[path = "../fleet/harness.rs"]
 #[allow(dead_code, reason = "the other tests use what these do not")]
 mod harness;

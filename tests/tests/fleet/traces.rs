@@ -10,12 +10,15 @@ use std::{
 use hiresmed_protocol::Digest;
 use hiresmed_tests::{fleet::Fleet, servers::fresh};
 
+/// A call's first line and body.
+type Call = (String, Vec<u8>);
+
 /// What a collector was sent, one call after the other.
 #[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+struct Collected(Arc<Mutex<Vec<Call>>>);
 
 impl Collected {
-    fn calls(&self) -> Vec<(String, Vec<u8>)> {
+    fn calls(&self) -> Vec<Call> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

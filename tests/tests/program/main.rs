@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
 
+mod candidates;
 mod demo;
 mod faults;
 mod fixture;

@@ -4,6 +4,7 @@
 //! digest, writes its outputs as content-addressed objects, and returns what it made. It neither acknowledges, nor
 //! retries, nor writes `done.json`: the consumer does.
 
+mod candidates;
 mod context;
 mod failure;
 mod synthesise;
@@ -40,5 +41,6 @@ pub fn run(environment: &Environment, context: &Context) -> Result<Success, Fail
     match &context.job().work {
         Work::Synthesise(work) => work.run(environment, context),
         Work::TrainRound(work) => work.run(environment, context),
+        Work::Candidates(work) => work.run(environment, context),
     }
 }

@@ -1,5 +1,6 @@
 //! Stage 1: a source image, normalised over the model's intensity window and brought to the request's size.
 
+use bytes::Bytes;
 use hiresmed_imaging::{
     Plane, Spacing, Window, dicom, raster,
     resample::{Filter, resize},
@@ -36,14 +37,7 @@ impl Pipeline {
                 "backgrounds cannot be sampled yet: there is no prior over tokens; set background.mode to \"reconstruct\""
             )));
         };
-        let bytes = environment.store.get(&object.key)?;
-        if Digest::of(&bytes) != object.sha256 {
-            return Err(refuse(anyhow::anyhow!(
-                "{}: the object has changed since the request was planned; submit the request again",
-                object.key
-            )));
-        }
-        let name = object.key.rsplit('/').next().unwrap_or(&object.key);
+        let (name, bytes) = fetch(environment, object)?;
         let plane = decode(&bytes, name, self.autoencoder.window())?;
         let plane = to_size(plane, &self.request.size, name)?;
         let spacing = plane.spacing.ok_or_else(|| {
@@ -53,6 +47,21 @@ impl Pipeline {
         })?;
         Ok(Source { plane, spacing, sha256: object.sha256 })
     }
+}
+
+/// An input's name, for errors, and its bytes.
+///
+/// # Errors
+/// Permanent where it is missing, or not what it was when the request was planned; transient where the store fails.
+pub fn fetch<'a>(environment: &Environment, object: &'a Object) -> Result<(&'a str, Bytes), Failure> {
+    let bytes = environment.store.get(&object.key)?;
+    if Digest::of(&bytes) != object.sha256 {
+        return Err(refuse(anyhow::anyhow!(
+            "{}: the object has changed since the request was planned; submit the request again",
+            object.key
+        )));
+    }
+    Ok((object.key.rsplit('/').next().unwrap_or(&object.key), bytes))
 }
 
 /// The modality whose values the shipped models' window is over: Hounsfield units.
@@ -89,7 +98,7 @@ pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure
 
 /// `plane` at the size that is asked for. Where the request fixes the spacing, the image is resampled to it and cropped
 /// or surrounded by air about its centre; else it is scaled to fill the size, which must have its proportions.
-fn to_size(plane: Plane, size: &Size, name: &str) -> Result<Plane, Failure> {
+pub(super) fn to_size(plane: Plane, size: &Size, name: &str) -> Result<Plane, Failure> {
     let (width, height) = (size.width as usize, size.height as usize);
     let wanted = size.spacing_mm.map(Spacing::square);
     let (plane, wanted) = match (plane.spacing, wanted) {

@@ -4,6 +4,7 @@
 //! the image's index and the stage's purpose. So the same image comes out whatever job it belongs to.
 
 mod background;
+pub mod candidates;
 mod clock;
 mod composite;
 mod inputs;
@@ -20,7 +21,7 @@ pub use self::{
     background::Background,
     clock::Clock,
     composite::Composite,
-    inputs::{Source, decode},
+    inputs::{Source, decode, fetch},
     lesions::Sampled,
     models::{Locator, Pipeline},
     outputs::Encoded,

@@ -15,6 +15,11 @@ use crate::jobs::Failure;
 /// Clear millimetres between a lesion and the image's edge: a lesion that is cut off has no size.
 const BORDER_MM: f64 = 3.0;
 
+/// That border in pixels of `spacing_mm`.
+pub(super) fn border_px(spacing_mm: f64) -> usize {
+    (BORDER_MM / spacing_mm).ceil().max(2.0) as usize
+}
+
 /// Where an image's lesions go.
 #[derive(Debug)]
 pub struct Placed {
@@ -138,7 +143,7 @@ impl Pipeline {
                 Rule::Centre => placement::Rule::Centre,
             },
             gap_px: (wanted.gap_mm / spacing_mm).ceil() as usize,
-            border_px: (BORDER_MM / spacing_mm).ceil().max(2.0) as usize,
+            border_px: border_px(spacing_mm),
             override_danger: wanted.override_danger,
         }
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ImageCount;
+use super::{ImageCount, default_alias};
 use crate::job::Class;
 
 /// Synthetic images with lesions, their masks and labels.
@@ -119,10 +119,6 @@ pub struct ModelNames {
     /// The lesion detector. Default: alias `default`, where `placement.location` wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yolo: Option<String>,
-}
-
-fn default_alias() -> String {
-    "default".to_owned()
 }
 
 impl Default for ModelNames {

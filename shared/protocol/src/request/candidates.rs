@@ -1,0 +1,62 @@
+//! A request for the places where a lesion may go in one image.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Size, default_alias};
+use crate::ids::Digest;
+
+/// The likeliest positions of a lesion in an image of the site (paper, equation 16), to pin positions to.
+///
+/// Positions are in pixels of the image at `size`, as those of a synthesis request of the same size. Somebody waits for them:
+/// the class is always `interactive`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Candidates {
+    /// The protocol's version: 1.
+    pub version: u32,
+    /// The image: its key below `sites/{site}/inputs/`, for example `study-7/0123456789abcdef.dcm`.
+    pub input: String,
+    /// SHA-256 that the image must have, in hexadecimal. Default: whatever it has when the request is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = "^[0-9a-fA-F]{64}$"))]
+    pub sha256: Option<Digest>,
+    /// The size to which the image is brought. Default 512 x 512.
+    #[serde(default)]
+    pub size: Size,
+    /// Longest in-plane diameter of the lesion in millimetres, 1 to 200: its whole footprint must be allowed. Default 8.
+    #[serde(default = "diameter_mm")]
+    pub diameter_mm: f64,
+    /// How many positions at most: 1 to 200. Default 20.
+    #[serde(default = "count")]
+    pub count: u32,
+    /// Which models, each by alias or digest. Default: the aliases `default`.
+    #[serde(default)]
+    pub models: LocatorNames,
+}
+
+const fn diameter_mm() -> f64 {
+    8.0
+}
+
+const fn count() -> u32 {
+    20
+}
+
+/// The models that say where a lesion may be, by alias, digest, or a unique prefix of a digest of 8 digits or more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LocatorNames {
+    /// The model of permissible regions.
+    #[serde(default = "default_alias")]
+    pub unet: String,
+    /// The spatial prior of lesions.
+    #[serde(default = "default_alias")]
+    pub density: String,
+}
+
+impl Default for LocatorNames {
+    fn default() -> Self {
+        Self { unet: default_alias(), density: default_alias() }
+    }
+}
