@@ -50,7 +50,8 @@ async fn a_bucket_is_made_where_there_is_none() {
     // A prefix of its own is a bucket's name as well.
     settings.endpoint = format!("s3://{prefix}");
     let store = open_store(&settings).await;
-    let error = store.put("a/b", Bytes::from_static(b"1")).await.unwrap_err().to_string();
+    // Reading: some servers make a bucket at the first write.
+    let error = store.get("a/b").await.unwrap_err().to_string();
     assert!(error.contains("there is no bucket"), "{error}");
     for _ in 0..2 {
         store.create().await.unwrap();
