@@ -14,7 +14,8 @@ fn used() -> Metrics {
     metrics.model_loaded("vqgan", 0.4);
     metrics.set_accelerator_busy(0.75);
     metrics.set_training_loss("vqgan", "l1", 0.125);
-    metrics.set_score("psnr", 27.5);
+    metrics.set_score("vqgan_psnr_db", 36.5);
+    metrics.call_answered("GET", "/v1/requests/{id}", 200, 0.0625);
     metrics
 }
 
