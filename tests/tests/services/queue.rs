@@ -168,7 +168,12 @@ async fn a_hanging_broker_is_noticed() {
     proxy.set(Fault::Pass);
     proxy.cut();
     publish(&queue, numbered(1..2)).await;
-    assert!(take(&queue, 1).await.contains("m1"));
+    let mut taken = take(&queue, 1).await;
+    // The first one's acknowledgement may have been lost in the silence: then it comes again, before the second.
+    if taken.contains("m0") {
+        taken = take(&queue, 1).await;
+    }
+    assert!(taken.contains("m1"), "{taken:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
