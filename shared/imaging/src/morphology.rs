@@ -104,8 +104,18 @@ impl Mask {
     pub fn largest_component(&self) -> Mask {
         let regions = Regions::of(self, true, true);
         let largest = regions.largest();
+        self.kept(&regions, |region| Some(region) == largest)
+    }
+
+    /// The components of at least `area` pixels.
+    pub fn components_from(&self, area: f64) -> Mask {
+        let regions = Regions::of(self, true, true);
+        self.kept(&regions, |region| regions.areas[region] as f64 >= area)
+    }
+
+    fn kept(&self, regions: &Regions, keep: impl Fn(usize) -> bool) -> Mask {
         let mut data = vec![0u8; self.data().len()];
-        for run in regions.runs.iter().filter(|run| Some(run.region) == largest) {
+        for run in regions.runs.iter().filter(|run| keep(run.region)) {
             data[run.row * self.width() + run.start..run.row * self.width() + run.end].fill(1);
         }
         Mask::new(self.width(), self.height(), data)
@@ -316,6 +326,9 @@ mod tests {
         assert_eq!(drawn(&["#...", ".#.#", "..#."]).components().len(), 1);
         assert_eq!(drawn(&["##..", "....", "...#"]).largest_component(), drawn(&["##..", "....", "...."]));
         assert_eq!(Mask::empty(3, 3).largest_component(), Mask::empty(3, 3));
+        let pieces = drawn(&["##..", "....", "...#"]);
+        assert_eq!(pieces.components_from(1.5), drawn(&["##..", "....", "...."]));
+        assert_eq!((pieces.components_from(1.0), pieces.components_from(3.0).area()), (pieces, 0));
     }
 
     #[test]

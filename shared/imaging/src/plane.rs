@@ -90,6 +90,11 @@ impl Plane {
         self.data[y * self.width + x] = value;
     }
 
+    /// Whether every pixel is a finite number. All are looked at, as a loop that may end early takes longer than one that may not.
+    pub fn is_finite(&self) -> bool {
+        self.data.iter().fold(true, |finite, value| finite & value.is_finite())
+    }
+
     /// The pixels in `bounds`, which lies within the plane; the spacing is kept.
     ///
     /// # Panics

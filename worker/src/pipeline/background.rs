@@ -46,7 +46,7 @@ impl Pipeline {
                 planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?
             }
         };
-        if plane.data().iter().any(|value| !value.is_finite()) {
+        if !plane.is_finite() {
             return Err(fail(anyhow::anyhow!(
                 "the model returned pixels that are not finite numbers; check its package"
             )));

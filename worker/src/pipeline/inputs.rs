@@ -89,7 +89,7 @@ pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure
         )));
     }
     let mut plane = image.to_plane(image.frames() / 2).map_err(refuse)?;
-    if plane.data().iter().any(|value| !value.is_finite()) {
+    if !plane.is_finite() {
         return Err(refuse(anyhow::anyhow!("{name}: pixels that are not finite numbers; export the file again")));
     }
     plane.data_mut().iter_mut().for_each(|value| *value = window.normalise(*value));

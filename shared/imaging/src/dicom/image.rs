@@ -285,12 +285,15 @@ impl DicomImage {
             _ => None,
         };
         let samples = self.samples(index).map_err(|fault| Error::new(&self.file, fault))?;
-        let value = |&raw: &u32| {
-            let stored = self.layout.stored(raw);
-            let stored = mirror.map_or(stored, |sum| sum - stored);
-            (stored as f64 * slope + intercept) as f32
+        let value = |stored: f64| (stored * slope + intercept) as f32;
+        let raw = &samples.raw[..];
+        let data = match mirror {
+            None if self.layout.bits_stored < 32 => {
+                self.layout.stored_narrow(raw).map(|stored| value(stored.into())).collect()
+            }
+            None => raw.iter().map(|&raw| value(self.layout.stored(raw) as f64)).collect(),
+            Some(sum) => raw.iter().map(|&raw| value((sum - self.layout.stored(raw)) as f64)).collect(),
         };
-        let data = samples.raw.iter().map(value).collect();
         Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
     }
 }

@@ -61,9 +61,7 @@ impl DangerZones {
         let logits = resample::resize(&logits, width, height, resample::Filter::Bilinear);
         let positive = logits.data().iter().map(|&logit| u8::from(logit > 0.0)).collect();
         let permissible = Mask::new(width, height, positive).and(body);
-        let pieces = permissible.components();
-        let smallest = SMALLEST_PIECE * (width * height) as f64;
-        Ok(pieces.select(|piece| pieces.areas()[piece] as f64 >= smallest))
+        Ok(permissible.components_from(SMALLEST_PIECE * (width * height) as f64))
     }
 
     /// [`permissible_within`](Self::permissible_within) the body that is found in `image`.

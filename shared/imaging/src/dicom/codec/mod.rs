@@ -44,6 +44,14 @@ impl Layout {
         let sign = i64::from(self.signed) << (self.bits_stored - 1);
         (value ^ sign) - sign
     }
+
+    /// As [`stored`](Self::stored), of many samples of fewer than 32 bits, several at a time.
+    pub(super) fn stored_narrow<'a>(&self, raw: &'a [u32]) -> impl Iterator<Item = i32> + use<'a> {
+        debug_assert!(self.bits_stored < 32);
+        let (shift, mask) = (self.high_bit + 1 - self.bits_stored, (1u32 << self.bits_stored) - 1);
+        let sign = i32::from(self.signed) << (self.bits_stored - 1);
+        raw.iter().map(move |&raw| ((((raw >> shift) & mask) as i32) ^ sign) - sign)
+    }
 }
 
 /// Colour model of decoded samples, interleaved by pixel.
