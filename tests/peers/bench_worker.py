@@ -2,7 +2,7 @@
 
 The fleet is infra/local-fleet with two workers. Cold start: both workers are stopped, a request for one 512 x 512 image is queued, one
 worker is started on the disk that it had before; the clock runs from the start of the process until the image is in the store,
-its models opened and the job delivered, run and recorded in between. Memory: JOBS jobs of one 64 x 64 image each, with the largest
+its models opened and the job delivered, run and recorded in between. Memory: JOBS jobs of one 256 x 256 image each, with the largest
 resident set of the workers after every tenth of them.
 """
 import json
@@ -38,7 +38,7 @@ class Api:
 
     def submit(self, count, side, seed, chunk):
         document = {"version": 1, "kind": "synthesise", "count": count, "seed": seed, "size": {"width": side, "height": side},
-                    "background": {"draws": 1}, "chunk": chunk, "lesions": {"count": {"min": 1, "max": 1}},
+                    "background": {"draws": 1}, "chunk": chunk, "lesions": {"count": {"min": 1, "max": 1}, "diameter_mm": {"min": 6.0, "max": 12.0}},
                     "output": {"evidence": False, "backgrounds": False}}
         return self.call("/v1/requests", document)["id"]
 
@@ -82,7 +82,7 @@ def start_worker(fleet, settled, name):
 
 def memory(fleet, api):
     """The largest resident set of the workers in MB, after each tenth of the jobs."""
-    request, sizes = api.submit(JOBS, 64, 5, 1), []
+    request, sizes = api.submit(JOBS, 256, 5, 1), []
     while True:
         status = api.status(request)
         if status["failed"]:
