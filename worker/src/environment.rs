@@ -13,7 +13,7 @@ use hiresmed_services::{
 use hiresmed_telemetry::Metrics;
 use tokio::{runtime::Handle, task::JoinSet};
 
-use crate::{jobs::Failure, packages, resident::Residents};
+use crate::{jobs::Failure, packages, resident::Residents, room::Room};
 
 /// What all jobs of a worker share.
 pub struct Environment {
@@ -23,6 +23,8 @@ pub struct Environment {
     pub cache: Arc<dyn Cache>,
     /// What stays loaded from one job to the next: sessions, models, priors.
     pub residents: Residents,
+    /// Images at a time that memory allows.
+    pub room: Room,
     /// Threads that a computation may use.
     pub threads: usize,
     /// Where networks run.
@@ -41,6 +43,7 @@ impl Environment {
             store: BlockingStore { store, handle: Handle::current() },
             cache,
             residents: Residents::default(),
+            room: Room::default(),
             threads: threads.max(1),
             provider: Provider::Cpu,
             metrics: None,

@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod program;
 mod record;
 pub mod resident;
+pub mod room;
 #[cfg(feature = "fleet")]
 pub mod settings;
 pub mod shipped;

@@ -28,6 +28,9 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Where networks run: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// MiB of host memory that networks may take for what they compute with; as much as there is without. What does not fit is
+    /// tried again with fewer images at a time.
+    pub memory_mib: Option<usize>,
     /// What is logged, to standard error.
     pub log: logging::Settings,
 }
@@ -42,6 +45,7 @@ impl Default for Settings {
             permits: 1,
             threads: None,
             device: "cpu".to_owned(),
+            memory_mib: None,
             log: logging::Settings::default(),
         }
     }
@@ -109,6 +113,9 @@ pub struct Overrides {
     /// Where networks run: cpu, cuda, cuda:N
     #[arg(long, env = "HIRESMED_DEVICE", value_name = "DEVICE")]
     pub device: Option<String>,
+    /// MiB of host memory that networks may take
+    #[arg(long, env = "HIRESMED_MEMORY_MIB", value_name = "MIB")]
+    pub memory_mib: Option<usize>,
     /// What is logged: a level, or levels by target
     #[arg(long, env = "HIRESMED_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -132,6 +139,7 @@ impl Overrides {
         set(&mut settings.device, self.device);
         set(&mut settings.log.filter, self.log);
         settings.name = self.name.or(settings.name.take());
+        settings.memory_mib = self.memory_mib.or(settings.memory_mib);
         settings.threads = self.threads.or(settings.threads);
     }
 }

@@ -63,6 +63,15 @@ impl Runtime {
     /// # Errors
     /// The build was not fetched, or its libraries (for CUDA: CUDA 13 and its driver) cannot be loaded.
     pub fn load_for(provider: Provider) -> Result<Self, Error> {
+        Self::load_within(provider, None)
+    }
+
+    /// As [`Runtime::load_for`]; sessions take at most `memory` bytes of the host's memory for what they compute with, all
+    /// together, where that is given. A run that would take more fails ([`is_short_of_memory`](crate::session::is_short_of_memory)).
+    ///
+    /// # Errors
+    /// As [`Runtime::load_for`].
+    pub fn load_within(provider: Provider, memory: Option<usize>) -> Result<Self, Error> {
         if let Some(runtime) = LOADED.get() {
             return Ok(runtime.clone());
         }
@@ -74,11 +83,11 @@ impl Runtime {
         if !path.is_file() {
             return Err(Error::NoLibrary { path, target });
         }
-        Self::load_from(&path)
+        Self::load_from(&path, memory)
     }
 
     /// Loads ONNX Runtime from one file. A process has one ONNX Runtime: what was loaded first is returned.
-    fn load_from(path: &Path) -> Result<Self, Error> {
+    fn load_from(path: &Path, memory: Option<usize>) -> Result<Self, Error> {
         let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = LOADED.get() {
             return Ok(runtime.clone());
@@ -93,7 +102,7 @@ impl Runtime {
             .map_err(|error| unloadable(error.to_string()))?;
         // The environment's own threshold; without it every message of every level crosses into the logger.
         environment.set_log_level(ort::logging::LogLevel::Warning);
-        arena::register(&environment).map_err(|error| unloadable(error.to_string()))?;
+        arena::register(&environment, memory).map_err(|error| unloadable(error.to_string()))?;
         let version = version(path).map_err(|error| unloadable(error.to_string()))?;
         let runtime = Self { environment, path: path.to_owned(), version };
         tracing::debug!(path = %runtime.path.display(), version = runtime.version, "ONNX Runtime is loaded");
@@ -161,7 +170,7 @@ mod tests {
         let runtime = Runtime::load().unwrap();
         let parts: Vec<u32> = runtime.version().split('.').map(|part| part.parse().unwrap()).collect();
         assert!(parts.len() == 3 && parts[0] == 1 && parts[1] >= 31, "{}", runtime.version());
-        assert_eq!(Runtime::load_from(Path::new("/nowhere/libonnxruntime.so")).unwrap().path(), runtime.path());
+        assert_eq!(Runtime::load_from(Path::new("/nowhere/libonnxruntime.so"), None).unwrap().path(), runtime.path());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
 use crate::arena;
-use crate::onnx::{Dim, Port};
+use crate::onnx::{Dim, Graph, Port};
 use crate::runtime::Runtime;
 use crate::tensor::{self, ElementType, Tensor};
 
@@ -57,6 +57,22 @@ pub enum Error {
     /// A tensor is not what was expected of it.
     #[error(transparent)]
     Tensor(#[from] tensor::Error),
+}
+
+/// Words of ONNX Runtime, of its arenas and of CUDA's libraries for memory that is not there. It has no code of its own for it.
+const SHORT_OF_MEMORY: [&str; 6] = [
+    "Failed to allocate memory",
+    "Available memory of",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "ALLOC_FAILED",
+];
+
+/// Whether what went wrong is that memory was short: with less going on at the same time it may go well. `text` is the error's, or
+/// that of one that quotes it.
+pub fn is_short_of_memory(text: &str) -> bool {
+    SHORT_OF_MEMORY.iter().any(|words| text.contains(words))
 }
 
 /// Where a session runs.
@@ -231,6 +247,27 @@ impl Session {
             inner.push(Mutex::new(open()?));
         }
         Ok(Self { inputs, outputs, inner, provider: options.provider })
+    }
+
+    /// Gives the host memory that the process's arena keeps between runs back to the system. What several runs at a time have left
+    /// there is in pieces, which may be too small for one by itself.
+    ///
+    /// # Errors
+    /// The runtime's.
+    pub fn give_back_memory(runtime: &Runtime) -> Result<(), Error> {
+        // Only a run gives back: one of next to nothing.
+        let mut graph = Graph::new("nothing");
+        let x = graph.input("x", ElementType::F32, &[1.into()]);
+        let y = graph.add(&x, &x);
+        graph.output(&y, "y", ElementType::F32, &[1.into()]);
+        let bytes = graph.finish().map_err(|error| Error::Open { cause: error.to_string() })?;
+        let session = Self::open(runtime, &bytes, &SessionOptions { threads: 1, ..SessionOptions::default() })?;
+        let run = |error: ort::Error| Error::Run { cause: error.message().to_owned() };
+        let mut options = ort::session::RunOptions::new().map_err(run)?;
+        options.set(arena::GIVE_BACK.0, arena::GIVE_BACK.1).map_err(run)?;
+        let input = ort::value::Tensor::from_array(([1_usize], vec![0.0_f32])).map_err(run)?;
+        session.lock().run_with_options(ort::inputs!["x" => input], &options).map_err(run)?;
+        Ok(())
     }
 
     /// The inputs that `run` expects.

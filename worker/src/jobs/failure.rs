@@ -1,5 +1,6 @@
 //! Why a job did not succeed, sorted once by the job itself.
 
+use hiresmed_inference::session::is_short_of_memory;
 use hiresmed_protocol::outcome::{self, Stage, Verdict};
 use hiresmed_services::store;
 
@@ -22,6 +23,14 @@ pub enum Failure {
         /// The cause, for people.
         reason: String,
     },
+    /// The networks needed more memory than there was: with fewer images at a time, or on another worker, it may succeed.
+    #[error("{reason}")]
+    Memory {
+        /// The stage that failed, if one did.
+        stage: Option<Stage>,
+        /// The cause, for people.
+        reason: String,
+    },
     /// The worker is asked to stop; the job is handed back as it was.
     #[error("the worker was asked to stop")]
     Interrupted,
@@ -31,9 +40,10 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A permanent failure at `stage`, with the error and its causes as the reason.
+    /// A permanent failure at `stage`, with the error and its causes as the reason; one of memory, where that is the cause.
     pub fn permanent(stage: Stage, error: impl Into<anyhow::Error>) -> Self {
-        Self::Permanent { stage: Some(stage), reason: reason(&error.into()) }
+        let (stage, reason) = (Some(stage), reason(&error.into()));
+        if is_short_of_memory(&reason) { Self::Memory { stage, reason } } else { Self::Permanent { stage, reason } }
     }
 
     /// A transient failure at `stage`, with the error and its causes as the reason.
@@ -47,6 +57,7 @@ impl Failure {
         match self {
             Self::Permanent { stage, reason } => Self::Permanent { stage: stage.or(Some(at)), reason },
             Self::Transient { stage, reason } => Self::Transient { stage: stage.or(Some(at)), reason },
+            Self::Memory { stage, reason } => Self::Memory { stage: stage.or(Some(at)), reason },
             other => other,
         }
     }
@@ -55,7 +66,9 @@ impl Failure {
     pub fn into_verdict(self) -> Verdict {
         match self {
             Self::Permanent { stage, reason } => Verdict::Failed(outcome::Failure { stage, reason }),
-            Self::Transient { stage, reason } => Verdict::Transient(outcome::Failure { stage, reason }),
+            Self::Transient { stage, reason } | Self::Memory { stage, reason } => {
+                Verdict::Transient(outcome::Failure { stage, reason })
+            }
             Self::Interrupted => Verdict::Interrupted,
             Self::Cancelled => Verdict::Cancelled,
         }
@@ -98,6 +111,14 @@ mod tests {
         let bare = Failure::Transient { stage: None, reason: String::new() }.at(Stage::Outputs);
         assert_eq!(bare, Failure::Transient { stage: Some(Stage::Outputs), reason: String::new() });
         assert_eq!(Failure::Cancelled.at(Stage::Inputs), Failure::Cancelled);
+    }
+
+    #[test]
+    fn short_memory_is_nobodys_fault() {
+        let error = anyhow::anyhow!("Available memory of 1024 is smaller than requested bytes of 2048");
+        let failure = Failure::permanent(Stage::Background, error.context("the decoder failed"));
+        assert!(matches!(&failure, Failure::Memory { stage: Some(Stage::Background), .. }), "{failure:?}");
+        assert!(matches!(failure.into_verdict(), Verdict::Transient(_)));
     }
 
     #[test]

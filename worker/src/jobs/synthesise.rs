@@ -1,12 +1,14 @@
 //! Makes the images of a range, as many at a time as there are threads.
 
 use std::{
+    collections::BTreeMap,
     panic::resume_unwind,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
+    vec,
 };
 
 use hiresmed_inference::Provider;
@@ -17,7 +19,7 @@ use hiresmed_protocol::{
     outcome::{ImageFailure, Output, Stage, Success},
     request::{Modality, OnFailure},
 };
-use tracing::{Span, info_span};
+use tracing::{Span, info_span, warn};
 
 use super::{Context, Failure, Run, uploads::Uploads};
 use crate::{
@@ -39,21 +41,10 @@ impl Run for SynthesiseImages {
         let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes.runs)?;
         let (tasks, scenes) = (self.tasks().collect(), Scenes::new(lanes.images));
         let uploads = Uploads::new(environment, context);
-        let work = Work { job: self, pipeline: &pipeline, environment, context, uploads, tasks, scenes };
-        let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        let (mut clock, mut made) = (Clock::default(), Vec::new());
-        let span = Span::current();
-        let lane = || span.in_scope(|| work.lane(&next, &done, &stop));
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..lanes.images).map(|_| scope.spawn(lane)).collect();
-            let own = lane();
-            let joined = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            for (times, images) in std::iter::once(own).chain(joined) {
-                clock.add(times);
-                made.extend(images);
-            }
-        });
-        made.sort_by_key(|(number, _)| *number);
+        let done = AtomicU64::new(0);
+        let work = Work { job: self, pipeline: &pipeline, environment, context, uploads, tasks, scenes, done };
+        let mut clock = Clock::default();
+        let made = work.make(&mut clock, environment.room.of(lanes.images));
         let mut success = Success { stages: clock.timings(), ..Success::default() };
         for (number, result) in made {
             match result {
@@ -107,27 +98,79 @@ struct Work<'a> {
     uploads: Uploads<'a>,
     tasks: Vec<(ImageIndex, Option<&'a Object>)>,
     scenes: Scenes,
+    /// Images that are over.
+    done: AtomicU64,
 }
 
 impl Work<'_> {
-    /// Makes one image after the other until none is left or a lane stops the job; each with its number among the tasks.
-    fn lane(&self, next: &AtomicUsize, done: &AtomicU64, stop: &AtomicBool) -> (Clock, Results) {
+    /// Makes every image, or those up to the failure that stops the job; by their numbers among the tasks. What memory was too short
+    /// for is tried again with fewer at a time.
+    fn make(&self, clock: &mut Clock, mut at_a_time: usize) -> BTreeMap<usize, Result<Made, Failure>> {
+        let mut made = BTreeMap::new();
+        loop {
+            let left = (0..self.tasks.len()).filter(|number| !made.contains_key(number)).collect();
+            made.extend(self.side_by_side(clock, left, at_a_time));
+            let failures = || made.values().filter_map(|result| result.as_ref().err());
+            let short = |failure: &Failure| matches!(failure, Failure::Memory { .. });
+            if !failures().any(short) {
+                self.environment.room.grow(at_a_time);
+                return made;
+            }
+            let over = failures().any(|failure| !short(failure) && self.stops(failure));
+            let fewer = self.environment.room.shrink(at_a_time).filter(|_| !over);
+            let Some(fewer) = fewer else { return made };
+            warn!(tried = at_a_time, next = fewer, "memory is short, fewer images at a time go on");
+            if let Err(error) = self.pipeline.give_back_memory() {
+                warn!(%error, "memory that is kept for networks was not given back");
+            }
+            at_a_time = fewer;
+            made.retain(|_, result| !matches!(result, Err(failure) if short(failure)));
+        }
+    }
+
+    /// Whether a failure of an image ends the job.
+    fn stops(&self, failure: &Failure) -> bool {
+        !matches!(failure, Failure::Permanent { .. }) || self.job.request.on_failure != OnFailure::Continue
+    }
+
+    /// Makes the images with the numbers `left`, so many at a time.
+    fn side_by_side(&self, clock: &mut Clock, left: Vec<usize>, at_a_time: usize) -> Results {
+        let (stop, left) = (AtomicBool::new(false), Mutex::new(left.into_iter()));
+        let span = Span::current();
+        let lane = || span.in_scope(|| self.lane(&left, &stop));
+        let mut made = Vec::new();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..at_a_time).map(|_| scope.spawn(lane)).collect();
+            let own = lane();
+            let joined = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            for (times, images) in std::iter::once(own).chain(joined) {
+                clock.add(times);
+                made.extend(images);
+            }
+        });
+        made
+    }
+
+    /// Makes one image after the other until none is left or a lane stops the job.
+    fn lane(&self, left: &Mutex<vec::IntoIter<usize>>, stop: &AtomicBool) -> (Clock, Results) {
         let (mut clock, mut made) = (Clock::default(), Vec::new());
         while !stop.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&(index, input)) = self.tasks.get(number) else { break };
+            let Some(number) = left.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
+            let (index, input) = self.tasks[number];
             let result = self.context.check().and_then(|()| self.image(&mut clock, index, input));
             match &result {
-                Ok(_) => {}
-                Err(Failure::Permanent { stage, reason }) if self.job.request.on_failure == OnFailure::Continue => {
+                Err(failure) if self.stops(failure) => stop.store(true, Ordering::Relaxed),
+                Err(Failure::Permanent { stage, reason }) => {
                     let stage = stage.unwrap_or(Stage::Inputs);
                     self.context.report(Happening::ImageFailed { index, stage, reason: reason.clone() });
                 }
-                Err(_) => stop.store(true, Ordering::Relaxed),
+                _ => {}
+            }
+            if !matches!(result, Err(Failure::Memory { .. })) {
+                let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+                self.context.progress(Stage::Outputs, done, self.job.images.count);
             }
             made.push((number, result));
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            self.context.progress(Stage::Outputs, done, self.job.images.count);
         }
         (clock, made)
     }

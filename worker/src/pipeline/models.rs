@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use hiresmed_compositing::{Blend, Compositor};
-use hiresmed_inference::{Runtime, SessionOptions, package::Package};
+use hiresmed_inference::{Runtime, Session, SessionOptions, package::Package};
 use hiresmed_models::{density::Prior, singan::Generator, unet::DangerZones, vqgan::Autoencoder};
 use hiresmed_protocol::{
     Digest,
@@ -26,6 +26,7 @@ pub struct Pipeline {
     pub(super) lesions: Vec<(Digest, Arc<Generator>)>,
     pub(super) locator: Locator,
     pub(super) compositor: Arc<Compositor>,
+    runtime: Arc<Runtime>,
     /// Digests by kind, for the manifest.
     pub(super) digests: BTreeMap<String, Digest>,
     pub(super) execution: Execution,
@@ -88,7 +89,16 @@ impl Pipeline {
                 runtime_version: loader.runtime.version().to_owned(),
                 batch_size: 1,
             },
+            runtime: loader.runtime,
         })
+    }
+
+    /// Gives back the memory that is kept between images, where no image is in the making.
+    ///
+    /// # Errors
+    /// The runtime's.
+    pub(crate) fn give_back_memory(&self) -> Result<(), hiresmed_inference::session::Error> {
+        Session::give_back_memory(&self.runtime)
     }
 }
 
