@@ -29,16 +29,17 @@ def status_of(url):
 class Fleet:
     """A fleet in a folder."""
 
-    def __init__(self, folder, binaries, api_port, workers, device):
+    def __init__(self, folder, binaries, api_port, workers, device, trainers=0):
         self.folder, self.binaries, self.api_port, self.device = folder, binaries, api_port, device
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self.trainers = [f"trainer-{number}" for number in range(1, trainers + 1)]
 
     def process(self, name):
         return Process(self.folder, name)
 
     def known(self):
         """Every process of which there is a file, those that need others first."""
-        order = ["blackbox", "prometheus", "worker", "coordinator", "seaweed", "redis", "rabbitmq", "epmd"]
+        order = ["blackbox", "prometheus", "worker", "trainer", "coordinator", "seaweed", "redis", "rabbitmq", "epmd"]
         try:
             names = [file.name for file in (self.folder / "pids").iterdir()]
         except FileNotFoundError:
@@ -47,9 +48,12 @@ class Fleet:
         return [self.process(name) for name in sorted(place, key=lambda name: (place[name], name))]
 
     def up(self):
-        for name in ["hiresmed-coordinator", "hiresmed-worker"]:
+        built = {"hiresmed-coordinator": "make fleet", "hiresmed-worker": "make fleet"}
+        if self.trainers:
+            built["hiresmed-trainer"] = "make trainer"
+        for name, target in built.items():
             if not (self.binaries / name).is_file():
-                raise Failure(f"{self.binaries / name} is not built: run `make fleet`, or name another folder by --binaries")
+                raise Failure(f"{self.binaries / name} is not built: run `{target}`, or name another folder by --binaries")
         settled = parts.Settled(self.folder, self.api_port)
         self.start_services(settled)
         self.furnish(settled)
@@ -114,13 +118,20 @@ class Fleet:
         return done.stdout
 
     def start_workers(self, settled):
-        print(f"starting {len(self.workers)} workers", flush=True)
+        trainers = f" and {len(self.trainers)} trainers" if self.trainers else ""
+        print(f"starting {len(self.workers)} workers{trainers}", flush=True)
         threads = max((os.cpu_count() or 1) // len(self.workers), 1)
-        environment = {"HIRESMED_RUNTIMES": os.environ.get("HIRESMED_RUNTIMES", str(ROOT / ".runtimes"))}
+        runtimes = os.environ.get("HIRESMED_RUNTIMES", str(ROOT / ".runtimes"))
+        environment = {"HIRESMED_RUNTIMES": runtimes}
         for name in self.workers:
             config = parts.worker(self.folder, settled, name, threads, self.device)
             self.process(name).start([self.binaries / "hiresmed-worker", "--config", config], environment, self.folder)
-        for name in self.workers:
+        # Idle OpenMP threads that spin take the cores from everything else.
+        environment |= {"LD_LIBRARY_PATH": f"{runtimes}/libtorch/lib", "GOMP_SPINCOUNT": "0"}
+        for name in self.trainers:
+            config = parts.worker(self.folder, settled, name, max(os.cpu_count() or 1, 1), "cpu")
+            self.process(name).start([self.binaries / "hiresmed-trainer", "work", "--config", config], environment, self.folder)
+        for name in self.workers + self.trainers:
             url = f"http://127.0.0.1:{settled.port(name)}/readyz"
             self.process(name).wait_until(lambda: status_of(url) == 200, READY_S)  # noqa: B023 (used before the next turn)
 
@@ -133,7 +144,7 @@ class Fleet:
             config = ROOT / "infra" / "prometheus" / "blackbox.yml"
             listen = f"--web.listen-address=127.0.0.1:{settled.port('blackbox')}"
             self.process("blackbox").start([blackbox, f"--config.file={config}", listen])
-        self.process("prometheus").start(parts.prometheus(self.folder, settled, self.workers, blackbox))
+        self.process("prometheus").start(parts.prometheus(self.folder, settled, self.workers, self.trainers, blackbox))
         address = f"http://127.0.0.1:{settled.port('prometheus')}"
         self.process("prometheus").wait_until(lambda: status_of(f"{address}/-/ready") == 200, READY_S)
         return address
@@ -143,7 +154,7 @@ class Fleet:
         if not processes:
             print(f"nothing of {self.folder} runs")
         # Workers drain at the same time: all are asked before any is waited for.
-        asked = {process.name for process in processes if process.name.startswith("worker-") and process.ask()}
+        asked = {process.name for process in processes if process.name.startswith(("worker-", "trainer-")) and process.ask()}
         for process in processes:
             stopped = process.stop(STOP_S) or process.name in asked
             print(f"{process.name:<12} {'stopped' if stopped else 'had ended'}", flush=True)

@@ -181,21 +181,21 @@ def worker(folder, settled, name, threads, device):
     return folder / f"{name}.toml"
 
 
-def prometheus(folder, settled, workers, blackbox):
+def prometheus(folder, settled, workers, trainers, blackbox):
     """Prometheus with the fleet's rules; readiness is asked where the blackbox exporter is installed."""
     def job(name, targets, **more):
         return {"job_name": name, "static_configs": [{"targets": targets}], **more}
 
     api = f"127.0.0.1:{settled.port('api')}"
-    names = [f"127.0.0.1:{settled.port(name)}" for name in workers]
-    jobs = [job("coordinator", [api]), job("worker", names),
+    names, training = ([f"127.0.0.1:{settled.port(name)}" for name in pool] for pool in (workers, trainers))
+    jobs = [job("coordinator", [api]), job("worker", names), job("trainer", training),
             job("rabbitmq", [f"127.0.0.1:{settled.port('rabbitmq-metrics')}"], metrics_path="/metrics/detailed",
                 params={"family": ["queue_coarse_metrics"]})]
     if blackbox:
         relabel = [{"source_labels": ["__address__"], "target_label": "__param_target"},
                    {"source_labels": ["__param_target"], "target_label": "instance"},
                    {"target_label": "__address__", "replacement": f"127.0.0.1:{settled.port('blackbox')}"}]
-        jobs.append(job("ready", [f"http://{target}/readyz" for target in [api, *names]], metrics_path="/probe",
+        jobs.append(job("ready", [f"http://{target}/readyz" for target in [api, *names, *training]], metrics_path="/probe",
                         params={"module": ["ready"]}, relabel_configs=relabel))
     # JSON is YAML.
     write(folder / "prometheus.yml", json.dumps({

@@ -79,14 +79,37 @@ impl Fleet {
         self.start_within(&["env", &library, &skew, "DONT_FAKE_MONOTONIC=1"], name, part, milliseconds)
     }
 
+    /// Starts the real trainer, on one thread, as `name`; the work is real as well.
+    pub fn start_trainer(&self, name: &str) -> Process {
+        let libraries = std::env::var_os("HIRESMED_RUNTIMES").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.runtimes/libtorch/lib"),
+            |folder| Path::new(&folder).join("libtorch/lib"),
+        );
+        let mut command = Command::new(trainer());
+        command.args(["work", "--threads", "1", "--config"]).arg(self.configure(name));
+        command.env("LD_LIBRARY_PATH", libraries);
+        Process::start(&mut command, &self.log(name), None)
+    }
+
     fn start_within(&self, wrapper: &[&str], name: &str, part: &str, milliseconds: u64) -> Process {
+        let mut command = Command::new(wrapper[0]);
+        command
+            .args(&wrapper[1..])
+            .arg(&self.program)
+            .arg(part)
+            .arg(self.configure(name))
+            .arg(milliseconds.to_string());
+        Process::start(&mut command, &self.log(name), None)
+    }
+
+    /// The file with the settings of a part called `name`.
+    fn configure(&self, name: &str) -> PathBuf {
         let config = self.folder.path().join(format!("{name}.toml"));
-        let mut text = text(&self.settings, &self.scratch(name)) + "[log]\nhuman = true\n";
+        let mut text = format!("name = {name:?}\n") + &text(&self.settings, &self.scratch(name));
+        text += "[log]\nhuman = true\n";
         text += &self.collector.as_ref().map(|url| format!("otlp = {url:?}\n")).unwrap_or_default();
         std::fs::write(&config, text).expect("a temporary folder");
-        let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(&self.program).arg(part).arg(&config).arg(milliseconds.to_string());
-        Process::start(&mut command, &self.log(name), None)
+        config
     }
 
     fn scratch(&self, name: &str) -> PathBuf {
@@ -98,10 +121,15 @@ impl Fleet {
         self.folder.path().join(format!("{name}.log"))
     }
 
-    /// Records a request of `site` and marks it open; `text` is TOML without version.
+    /// Records a request of `site` for images and marks it open; `text` is TOML without version and kind.
     pub async fn submit(&self, site: &str, text: &str) -> Plan {
+        self.submit_any(site, &format!("kind = \"synthesise\"\n{text}")).await
+    }
+
+    /// Records a request of `site` and marks it open; `text` is TOML without version.
+    pub async fn submit_any(&self, site: &str, text: &str) -> Plan {
         let site: SiteId = site.parse().expect("a site");
-        let request = parse::toml(&format!("version = 1\nkind = \"synthesise\"\n{text}")).expect("a request");
+        let request = parse::toml(&format!("version = 1\n{text}")).expect("a request");
         let plan = Planner::new(self.ledger.clone(), site.clone()).submit(&request).await.expect("a plan");
         self.ledger.open(&site, &plan.request).await.expect("the store is there");
         plan
@@ -110,8 +138,17 @@ impl Fleet {
     /// Waits until a request is over, however it ended, and gives the digest of each image by index.
     ///
     /// # Panics
-    /// When it takes longer than `most`: with where it stands.
+    /// As [`Fleet::end`].
     pub async fn finish(&self, id: &RequestId, most: Duration) -> BTreeMap<u64, Digest> {
+        self.end(id, most).await;
+        self.images(id).await
+    }
+
+    /// Waits until a request is over, however it ended.
+    ///
+    /// # Panics
+    /// When it takes longer than `most`: with where it stands.
+    pub async fn end(&self, id: &RequestId, most: Duration) {
         let deadline = Instant::now() + most;
         loop {
             // The store may be one that is disturbed.
@@ -123,7 +160,6 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.images(id).await
     }
 
     /// Every attempt at a job of a request.
@@ -148,6 +184,15 @@ impl Fleet {
         }
         images
     }
+}
+
+/// The trainer, built beside the program that runs.
+fn trainer() -> PathBuf {
+    let own = std::env::current_exe().expect("a program has a path");
+    let path = own.ancestors().nth(2).expect("target/debug/deps").join("hiresmed-trainer");
+    let build = "cargo build -p hiresmed-worker --features training --bin hiresmed-trainer";
+    assert!(path.is_file(), "{} is not there: `{build}` builds it", path.display());
+    path
 }
 
 /// The library that shows a process a wrong time.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,12 +15,26 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The stretch that is measured.
 const OVER: Duration = Duration::from_secs(60);
 
+/// Nanoseconds that the steps of trainings took in this process.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a step of a training.
+#[cfg(feature = "training")]
+pub(crate) fn step_took(time: Duration) {
+    STEPS.fetch_add(time.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// Time that networks have run in this process, trained or used.
+fn time_in_all() -> Duration {
+    time_in_all_runs() + Duration::from_nanos(STEPS.load(Ordering::Relaxed))
+}
+
 /// Keeps `hiresmed_accelerator_busy_ratio` up to date for `lanes` networks at a time; ends when the task is dropped.
 pub async fn measure(metrics: Metrics, lanes: usize) {
-    let mut readings = VecDeque::from([(Instant::now(), time_in_all_runs())]);
+    let mut readings = VecDeque::from([(Instant::now(), time_in_all())]);
     loop {
         tokio::time::sleep(EVERY).await;
-        let (now, busy) = (Instant::now(), time_in_all_runs());
+        let (now, busy) = (Instant::now(), time_in_all());
         readings.push_back((now, busy));
         while readings.len() > 2 && now.duration_since(readings[1].0) >= OVER {
             readings.pop_front();

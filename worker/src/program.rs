@@ -2,20 +2,58 @@
 
 use std::{net::TcpListener, sync::Arc};
 
-use anyhow::{Context, Result, anyhow};
-use hiresmed_inference::{Runtime, Session};
+use anyhow::{Context, Result, anyhow, bail};
+use hiresmed_inference::{Provider, Runtime, Session};
 use hiresmed_protocol::job::Kind;
 use hiresmed_services::{Services, queue::Declaration};
 use hiresmed_telemetry::Metrics;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     Environment, Worker, busy,
     consumer::Runner,
+    jobs,
     settings::{Settings, queues},
     status,
 };
+
+/// Works on jobs of `kind` until SIGTERM or Ctrl-C, then finishes or hands back what runs.
+///
+/// # Errors
+/// Threads cannot be started, a service is not there; as [`work`].
+pub fn run(settings: &Settings, kind: Kind) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the program cannot start its threads")?;
+    runtime.block_on(async {
+        let drain = CancellationToken::new();
+        drain_on_signals(drain.clone())?;
+        let services = hiresmed_services::connect(&settings.services).await?;
+        work(settings, services, kind, Arc::new(jobs::run), drain).await
+    })
+}
+
+/// Cancels `drain` at SIGTERM and Ctrl-C.
+///
+/// # Errors
+/// The signals cannot be heard.
+pub fn drain_on_signals(drain: CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("asked to stop, draining");
+        drain.cancel();
+    });
+    Ok(())
+}
 
 /// Works on jobs of `kind` with `runner` until `drain` is cancelled and what runs is finished or handed back.
 ///
@@ -28,11 +66,8 @@ pub async fn work(
     runner: Arc<Runner>,
     drain: CancellationToken,
 ) -> Result<()> {
-    let provider = settings.provider().map_err(|cause| anyhow!("setting `device`: {cause}"))?;
-    if kind == Kind::Synthesise {
-        // Asked before work is taken: a machine without its device must not fail other people's jobs.
-        Session::check_provider(&Runtime::load_for(provider)?, provider)?;
-    }
+    // Asked before work is taken: a machine without its device must not fail other people's jobs.
+    let provider = device(settings, kind)?;
     let queues = queues(kind);
     for queue in &queues {
         // Declared here too: a fleet's parts start in any order.
@@ -43,6 +78,8 @@ pub async fn work(
         .with_context(|| format!("cannot listen at {address}; choose another address with --listen"))?;
     let local = listener.local_addr()?;
     let (metrics, threads) = (Metrics::new()?, settings.threads());
+    // A step of a training uses all threads, a network of a pipeline one.
+    let lanes = if kind == Kind::TrainRound { settings.permits.into() } else { threads };
     let environment = Environment::new(services.store.clone(), services.cache.clone(), &settings.scratch, threads)
         .on(provider)
         .observed(metrics.clone());
@@ -59,7 +96,7 @@ pub async fn work(
     let aside = async {
         tokio::select! {
             served = status::serve(listener, &services, first, &settings.scratch, metrics.clone(), drain.clone()) => served,
-            () = busy::measure(metrics.clone(), threads) => Ok(()),
+            () = busy::measure(metrics.clone(), lanes) => Ok(()),
         }
     };
     tokio::select! {
@@ -68,4 +105,16 @@ pub async fn work(
     }
     info!("drained");
     Ok(())
+}
+
+/// Where networks run, once it is known that they can.
+fn device(settings: &Settings, kind: Kind) -> Result<Provider> {
+    let provider = settings.provider().map_err(|cause| anyhow!("setting `device`: {cause}"))?;
+    if kind != Kind::TrainRound {
+        let memory = settings.memory_mib.map(|mib| mib.saturating_mul(1 << 20));
+        Session::check_provider(&Runtime::load_within(provider, memory)?, provider)?;
+    } else if provider != Provider::Cpu {
+        bail!("setting `device`: this program trains on `cpu` alone, not on `{}`", settings.device);
+    }
+    Ok(provider)
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
 
+mod training;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

@@ -3,19 +3,15 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use hiresmed_protocol::{
-    Class,
-    job::{Kind, queue},
-};
+use hiresmed_protocol::job::Kind;
 use hiresmed_services::{
     cache::Memory,
     queue::{Queue, Sqlite},
     store::{Directory, Store},
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Environment, Worker, jobs};
+use crate::{Environment, Worker, jobs, program, settings::queues};
 
 /// How often it is checked that the program that started this one lives.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,25 +56,12 @@ pub fn consume(options: &ConsumeOptions) -> anyhow::Result<()> {
             alone: true,
         };
         let drain = CancellationToken::new();
-        drain_on_signal(drain.clone())?;
+        program::drain_on_signals(drain.clone())?;
         if let Some(parent) = options.parent {
             drain_with(parent, drain.clone());
         }
-        let queues = [Class::Interactive, Class::Batch].map(|class| queue(Kind::TrainRound, class));
-        worker.run(&queues, &drain).await.context("the trainer cannot go on")
+        worker.run(&queues(Kind::TrainRound), &drain).await.context("the trainer cannot go on")
     })
-}
-
-fn drain_on_signal(drain: CancellationToken) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        drain.cancel();
-    });
-    Ok(())
 }
 
 /// A process whose parent was killed is given another one.

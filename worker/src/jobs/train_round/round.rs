@@ -23,6 +23,7 @@ use hiresmed_protocol::{
 };
 
 use crate::{
+    busy,
     environment::Environment,
     jobs::{Context, Failure},
     packages,
@@ -48,9 +49,16 @@ pub(super) fn train(work: &TrainRound, environment: &Environment, context: &Cont
     let mut losses = Losses::default();
     let mut last = None;
     let mut progress = |progress: &Progress| {
+        busy::step_took(Duration::from_secs_f64(progress.seconds));
         losses.add(progress);
         if last.is_none_or(|time: Instant| time.elapsed() >= REPORT) || progress.step == progress.planned {
-            context.report(losses.report(progress));
+            let terms = losses.recent();
+            environment.observe(|metrics| {
+                for (term, value) in &terms {
+                    metrics.set_training_loss(work.request.model.as_str(), term, *value);
+                }
+            });
+            context.report(Happening::TrainingLoss { step: progress.step, of: progress.planned, terms });
             last = Some(Instant::now());
         }
         if context.stopped() { Flow::Stop } else { Flow::Continue }
@@ -199,9 +207,8 @@ impl Losses {
     }
 
     /// The means since the last report.
-    fn report(&mut self, progress: &Progress) -> Happening {
-        let terms = std::mem::take(&mut self.recent).means();
-        Happening::TrainingLoss { step: progress.step, of: progress.planned, terms }
+    fn recent(&mut self) -> BTreeMap<String, f64> {
+        std::mem::take(&mut self.recent).means()
     }
 
     fn means(self) -> BTreeMap<String, f64> {
