@@ -12,6 +12,17 @@ pub enum Error {
     /// No request has that id.
     #[error("there is no request `{0}`; `hiresmed status` lists them")]
     UnknownRequest(RequestId),
+    /// The request waits for models that are trained first: it has no plan yet.
+    #[error(
+        "request {id} waits until its lesion models are trained by {}; `hiresmed status` shows how far they are",
+        .trainings.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Waiting {
+        /// The request.
+        id: RequestId,
+        /// The training requests.
+        trainings: Vec<RequestId>,
+    },
     /// The request is over: there is nothing to cancel.
     #[error("request {id} {state}: there is nothing to cancel; `hiresmed status {id}` shows where it stands")]
     Over {

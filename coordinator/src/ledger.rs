@@ -366,6 +366,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether models that `site` trains may be called `name`: the name is new, or the site's own since an earlier training.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn claim(&self, kind: &str, name: &str, site: &SiteId) -> Result<bool, Error> {
+        let key = keys::alias_owner(kind, name);
+        if let Some(owner) = self.read::<SiteId>(&key).await? {
+            return Ok(owner == *site);
+        }
+        // Without an owner it came with the fleet, or an operator brought it.
+        if self.store.head(&keys::alias(kind, name)).await?.is_some() {
+            return Ok(false);
+        }
+        self.create(&key, site).await?;
+        Ok(self.read::<SiteId>(&key).await?.is_some_and(|owner| owner == *site))
+    }
+
     /// A JSON document; `None` where there is none.
     ///
     /// # Errors

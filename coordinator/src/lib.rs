@@ -15,6 +15,7 @@ mod course;
 pub mod delivery;
 pub mod dispatcher;
 mod error;
+mod exemplars;
 #[cfg(feature = "server")]
 pub mod http;
 mod judge;

@@ -10,7 +10,7 @@ use hiresmed_protocol::{
 };
 use hiresmed_services::store;
 
-use crate::{Error, Ledger};
+use crate::{Error, Ledger, exemplars};
 
 /// The alias of a model that a request does not name.
 const DEFAULT: &str = "default";
@@ -33,6 +33,8 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
         }
     }
     for (index, name) in names.singan.iter().enumerate() {
+        let exemplar = exemplars::named(name).map(|exemplar| exemplars::alias(&exemplar));
+        let name = exemplar.as_ref().unwrap_or(name);
         let digest = resolve(ledger, &format!("models.singan[{index}]"), "singan", name).await;
         singan.extend(found(digest, &mut faults)?);
     }
@@ -57,6 +59,20 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
         }
         _ => Err(together(faults)),
     }
+}
+
+/// Looks only whether the models of a synthesis request can be found, those aside that its exemplars are to get.
+///
+/// # Errors
+/// As [`resolve_all`].
+pub(crate) async fn resolve_others(ledger: &Ledger, request: &Synthesise) -> Result<(), Error> {
+    let mut faults = match resolve_all(ledger, request).await {
+        Ok(_) => return Ok(()),
+        Err(Error::Models(faults)) => faults,
+        Err(fault) => vec![fault],
+    };
+    faults.retain(|fault| !matches!(fault, Error::UnknownModel { name, .. } if exemplars::is_alias(name)));
+    if faults.is_empty() { Ok(()) } else { Err(together(faults)) }
 }
 
 /// The models that a request for candidates names, by digest: of permissible regions, and the spatial prior.

@@ -3,12 +3,13 @@
 use hiresmed_protocol::{
     Plan, Request, RequestId, SiteId, VERSION,
     job::{Models, Object},
+    keys,
     plan::Recipe,
     request::{BackgroundMode, Synthesise},
     validate::{Fault, Faults},
 };
 
-use crate::{Error, Ledger, candidates, models, recipe::Jobs, rounds, sources};
+use crate::{Error, Ledger, candidates, clock, exemplars, models, recipe::Jobs, rounds, sources, status};
 
 /// Images of a job where the request does not say, or twice as many at most so that images of one background stay together. A
 /// crash costs at most so many; loading models is once per worker.
@@ -40,7 +41,7 @@ impl Planner {
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::UnknownModel`], [`Error::AmbiguousModel`], [`Error::NoFiles`]: nothing is recorded
-    /// then; or the store's.
+    /// then; [`Error::Waiting`]: it is recorded, and planned when the lesion models of its exemplars are trained; or the store's.
     pub async fn submit(&self, request: &Request) -> Result<Plan, Error> {
         self.submit_as(RequestId::derive(request, &self.site, None), request).await
     }
@@ -55,8 +56,7 @@ impl Planner {
         if let Some(plan) = self.ledger.plan(&id).await? {
             return Ok(plan);
         }
-        let plan = self.plan(id, request).await?;
-        self.ledger.accept(request, plan).await
+        self.plan_and_accept(id, request).await
     }
 
     /// The plan of a recorded request, made now where its coordinator died before it was recorded.
@@ -68,20 +68,64 @@ impl Planner {
             return Ok(plan);
         }
         let request = self.ledger.request(id).await?;
-        let plan = self.plan(id.clone(), &request).await?;
-        self.ledger.accept(&request, plan).await
+        self.plan_and_accept(id.clone(), &request).await
+    }
+
+    async fn plan_and_accept(&self, id: RequestId, request: &Request) -> Result<Plan, Error> {
+        if let Request::Synthesise(synthesise) = request {
+            let trainings = exemplars::untrained(&self.ledger, &self.site, synthesise).await?;
+            if !trainings.is_empty() {
+                let waits_for = self.train_first(synthesise, trainings).await?;
+                self.ledger.create(&keys::request(&id), request).await?;
+                return Err(Error::Waiting { id, trainings: waits_for });
+            }
+        }
+        let plan = self.plan(id, request).await?;
+        self.ledger.accept(request, plan).await
+    }
+
+    /// Records the trainings that a request waits for, to be dispatched, and gives their ids. What is there already stays as it is.
+    async fn train_first(
+        &self,
+        synthesise: &Synthesise,
+        trainings: Vec<(RequestId, Request)>,
+    ) -> Result<Vec<RequestId>, Error> {
+        // Whatever else is wrong with it is said now, and not when the trainings are done.
+        self.sources(synthesise).await?;
+        models::resolve_others(&self.ledger, synthesise).await?;
+        let mut waits_for = Vec::new();
+        for (training, request) in trainings {
+            if self.ledger.plan(&training).await?.is_none() {
+                let plan = self.plan(training.clone(), &request).await.map_err(|error| match error {
+                    Error::NoFiles { source_name, what, prefix, .. } => {
+                        Error::NoFiles { path: "models.singan".to_owned(), source_name, what, prefix }
+                    }
+                    error => error,
+                })?;
+                self.ledger.accept(&request, plan).await?;
+            }
+            self.ledger.own(&self.site, &training, &clock::now()).await?;
+            if !status::of(&self.ledger, &training).await?.is_over() {
+                self.ledger.open(&self.site, &training).await?;
+            }
+            waits_for.push(training);
+        }
+        Ok(waits_for)
+    }
+
+    /// The source images of a request's backgrounds.
+    async fn sources(&self, request: &Synthesise) -> Result<Vec<Object>, Error> {
+        match request.background.mode {
+            BackgroundMode::Sample => Ok(Vec::new()),
+            BackgroundMode::Reconstruct => sources::images(&self.ledger, &self.site, "inputs", &request.inputs).await,
+        }
     }
 
     async fn plan(&self, id: RequestId, request: &Request) -> Result<Plan, Error> {
         match request {
             Request::Synthesise(synthesise) => {
                 let models = models::resolve_all(&self.ledger, synthesise).await?;
-                let sources = match synthesise.background.mode {
-                    BackgroundMode::Sample => Vec::new(),
-                    BackgroundMode::Reconstruct => {
-                        sources::images(&self.ledger, &self.site, "inputs", &synthesise.inputs).await?
-                    }
-                };
+                let sources = self.sources(synthesise).await?;
                 Ok(synthesis(id, self.site.clone(), synthesise, models, sources))
             }
             Request::Train(train) => {

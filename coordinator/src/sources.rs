@@ -6,6 +6,7 @@ use hiresmed_protocol::{
     Digest, SiteId,
     job::{DataFiles, DataSet, Object},
     keys,
+    request::EXEMPLARS,
 };
 
 use crate::{Error, Ledger};
@@ -57,7 +58,7 @@ pub(crate) async fn data_set(ledger: &Ledger, site: &SiteId, sources: &[String])
 
 /// A source is an alias or a prefix below the site's inputs, or one of its exemplars; the whole key is accepted too.
 fn prefix(site: &SiteId, source: &str) -> String {
-    if let Some(Ok(digest)) = source.strip_prefix("exemplars/").map(|digest| digest.trim_end_matches('/').parse()) {
+    if let Some(Ok(digest)) = source.strip_prefix(EXEMPLARS).map(|digest| digest.trim_end_matches('/').parse()) {
         return keys::exemplar(site, &digest);
     }
     let inputs = keys::inputs(site);

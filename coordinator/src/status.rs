@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use hiresmed_protocol::{JobId, Plan, Request, RequestId, Verdict, Work, plan::Recipe, request::ImageCount};
 use serde::Serialize;
 
-use crate::{Error, Ledger, rounds};
+use crate::{Error, Ledger, exemplars, rounds};
 
 /// Where a request stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +27,8 @@ pub struct Status {
     pub failed: u64,
     /// Why it ended early, if it did.
     pub cancelled: Option<String>,
+    /// Whether it waits for lesion models that are trained first.
+    pub waiting: bool,
 }
 
 impl Status {
@@ -45,6 +47,8 @@ impl Status {
     pub fn word(&self) -> &'static str {
         if self.cancelled.is_some() {
             "cancelled"
+        } else if self.waiting {
+            "waiting"
         } else if !self.is_over() {
             "open"
         } else if self.failed > 0 {
@@ -62,7 +66,9 @@ impl Status {
 pub async fn of(ledger: &Ledger, id: &RequestId) -> Result<Status, Error> {
     let request = ledger.request(id).await?;
     let cancelled = ledger.cancellation(id).await?.map(|cancellation| cancellation.reason);
-    let (done, failed) = match ledger.plan(id).await? {
+    let plan = ledger.plan(id).await?;
+    let waiting = plan.is_none() && exemplars::has_any(&request);
+    let (done, failed) = match plan {
         Some(Plan { recipe: Some(recipe), .. }) => tally(ledger, id, &recipe).await?,
         Some(plan) => progress(ledger, &plan).await?,
         None => (0, 0),
@@ -82,6 +88,7 @@ pub async fn of(ledger: &Ledger, id: &RequestId) -> Result<Status, Error> {
         done,
         failed,
         cancelled,
+        waiting,
     })
 }
 

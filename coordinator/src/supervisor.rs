@@ -237,6 +237,7 @@ impl Shared {
                 self.ledger.close(site, request).await?;
                 return Ok(true);
             }
+            Err(Error::Waiting { trainings, .. }) => return self.wait_for(site, request, &trainings, term).await,
             Err(error) => return Err(error),
         }
         self.ledger.close(site, request).await?;
@@ -246,5 +247,31 @@ impl Shared {
         }
         self.ledger.open(site, request).await?;
         Ok(false)
+    }
+
+    /// Lets a request wait for the trainings of its lesion models; true where it ends instead.
+    async fn wait_for(
+        &self,
+        site: &SiteId,
+        request: &RequestId,
+        trainings: &[RequestId],
+        term: &CancellationToken,
+    ) -> Result<bool, Error> {
+        for training in trainings {
+            let status = status::of(&self.ledger, training).await?;
+            if status.is_over() && (status.failed > 0 || status.cancelled.is_some()) {
+                let reason = format!("a lesion model could not be trained: request {training} says why");
+                self.ledger.abort(request, &reason).await?;
+            }
+        }
+        if self.ledger.cancellation(request).await?.is_some() {
+            info!(%site, %request, "request ended while it waited for a training");
+            self.ledger.close(site, request).await?;
+            return Ok(true);
+        }
+        tokio::select! {
+            () = term.cancelled() => Ok(true),
+            () = tokio::time::sleep(LOOK) => Ok(false),
+        }
     }
 }

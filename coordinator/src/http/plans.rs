@@ -68,12 +68,16 @@ impl Plans {
     /// The outline of a request's plan.
     ///
     /// # Errors
-    /// [`Error::UnknownRequest`], [`Error::Document`], the store's.
+    /// [`Error::UnknownRequest`], [`Error::Waiting`], [`Error::Document`], the store's.
     pub async fn get(&self, request: &RequestId) -> Result<Arc<Outline>, Error> {
         if let Some(outline) = self.kept().get(request) {
             return Ok(outline.clone());
         }
-        let plan = self.ledger.plan(request).await?.ok_or_else(|| Error::UnknownRequest(request.clone()))?;
+        let Some(plan) = self.ledger.plan(request).await? else {
+            // Without a plan, and known: it waits.
+            self.ledger.request(request).await?;
+            return Err(Error::Waiting { id: request.clone(), trainings: Vec::new() });
+        };
         let planned = plan.jobs.iter().filter_map(|job| match &job.work {
             Work::Synthesise(work) => Some((job.id.clone(), work.images)),
             Work::TrainRound(_) | Work::Candidates(_) => None,

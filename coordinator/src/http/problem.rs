@@ -152,6 +152,9 @@ impl From<Error> for Problem {
             }
             Error::Models(errors) => Self::faults(text, errors.into_iter().map(named).collect()),
             Error::UnknownRequest(id) => Self::not_found(format!("there is no request `{id}`")),
+            Error::Waiting { id, .. } => Self::conflict(format!(
+                "request {id} waits until its lesion models are trained; ask again when its state is no longer `waiting`"
+            )),
             Error::Over { id, state } => Self::conflict(format!("request {id} {state}")),
             Error::Document { .. } | Error::Randomness(_) => Self::internal(&text),
             Error::Store(error) => error.into(),

@@ -68,6 +68,8 @@ pub enum Kind {
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "RequestState")]
 pub enum Standing {
+    /// Its lesion models are trained first; these trainings are requests of the site as well.
+    Waiting,
     /// Work is left to do. An unbounded request is open until it is cancelled, or nothing comes of it any more,
     /// whether or not somebody reads it.
     Open,
@@ -193,13 +195,15 @@ impl Api {
 impl RequestStatus {
     /// Whether work is left to do.
     pub fn is_open(&self) -> bool {
-        self.state == Standing::Open
+        matches!(self.state, Standing::Open | Standing::Waiting)
     }
 }
 
 fn state(status: &status::Status) -> Standing {
     if status.cancelled.is_some() {
         Standing::Cancelled
+    } else if status.waiting {
+        Standing::Waiting
     } else if !status.is_over() {
         Standing::Open
     } else if status.failed > 0 {

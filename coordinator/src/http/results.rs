@@ -26,7 +26,7 @@ use super::{
     caller::Reader,
     document::{body, text_header},
     extract::{Path, Query},
-    problem::Problem,
+    problem::{Problem, problems},
     requests::{PageQuery, RequestPath, foreign_cursor},
 };
 use crate::Error;
@@ -191,8 +191,10 @@ pub fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_
         .description(
             "Also while the request runs: what is not settled yet is counted as `pending`. To get each image as soon as \
              it is there, use the stream. The pages of an unbounded request end with the job whose images are not there yet: \
-             ask for that page again. A training request has no images: its result is a model.",
+             ask for that page again. A training request has no images: its result is a model. A request that is \
+             `waiting` has no images yet: a conflict.",
         )
+        .with(problems(&[409]))
 }
 
 /// `GET /v1/requests/{id}/files/{name}`.
@@ -201,7 +203,10 @@ pub async fn file(State(api): State<Api>, caller: Reader, Path(path): Path<FileP
     let unknown = || Problem::not_found("the request has no such file, or not yet; its results list what there is");
     let index: u64 =
         stem(&path.name).strip_prefix("image-").and_then(|index| index.parse().ok()).ok_or_else(unknown)?;
-    let plan = api.plans.get(&path.id).await?;
+    let plan = match api.plans.get(&path.id).await {
+        Err(Error::Waiting { .. }) => return Err(unknown()),
+        plan => plan?,
+    };
     let (job, _) = plan.job_of(index).ok_or_else(unknown)?;
     let Some(outcome) = api.ledger.outcome(&path.id, &job).await? else { return Err(unknown()) };
     let Verdict::Succeeded(success) = outcome.verdict else { return Err(unknown()) };

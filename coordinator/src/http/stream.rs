@@ -23,7 +23,7 @@ use super::{
     document::body,
     extract::{Path, Query},
     plans::Outline,
-    problem::Problem,
+    problem::{Problem, problems},
     reader,
     requests::RequestPath,
     results::Made,
@@ -196,8 +196,10 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
              out. While the request runs, the stream waits for the next image; it ends when the request does. A stream \
              that breaks off is resumed by `from`. The same images give the same bytes. An unbounded request is made as far \
              as its streams are read: a bounded number of images ahead of the slowest. A stream from which nothing is taken \
-             for 25 s holds the others up no longer, and counts again when it is read on.",
-        );
+             for 25 s holds the others up no longer, and counts again when it is read on. A request that is `waiting` has no \
+             stream yet: a conflict.",
+        )
+        .with(problems(&[409]));
     let bytes = schemars::json_schema!({ "type": "string", "format": "binary" });
     let response = body("application/x-tar", "The samples.", bytes);
     let responses = operation.inner_mut().responses.get_or_insert_default();

@@ -19,7 +19,7 @@ use super::{
     problem::{Problem, document, problems},
     requests::RequestStatus,
 };
-use crate::{Error, Planner, clock};
+use crate::{Error, Planner, clock, exemplars};
 
 /// The header by which a caller says what is the same submission.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -144,11 +144,14 @@ impl Api {
             Err(error) => return Err(error.into()),
         };
         if !known {
-            check_name(request, caller)?;
+            self.check_name(request, caller).await?;
             let quotas = self.sites.get(site).await?.map(|site| site.quotas).unwrap_or_default();
             self.usage.check_request(site, &quotas, request).await?;
             let planner = Planner::new(self.ledger.clone(), site.clone());
-            planner.submit_as(id.clone(), request).await?;
+            match planner.submit_as(id.clone(), request).await {
+                Ok(_) | Err(Error::Waiting { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         // Also for a known one: the coordinator that accepted it may have died before it came to this.
         self.ledger.own(site, &id, &clock::now()).await?;
@@ -158,16 +161,19 @@ impl Api {
         }
         Ok((known, status))
     }
-}
 
-/// The alias `default` is every site's: a site that trains does not take it over.
-fn check_name(request: &Request, caller: &Submitter) -> Result<(), Problem> {
-    match request {
-        Request::Train(train) if train.name == "default" && !caller.operates => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "the model name `default` is every site's; train under another name, or with an operator's key",
-        )),
-        _ => Ok(()),
+    /// Models are every site's, and so are their names: who trains takes over no name but an own one.
+    async fn check_name(&self, request: &Request, caller: &Submitter) -> Result<(), Problem> {
+        let Request::Train(train) = request else { return Ok(()) };
+        let claimed = async || self.ledger.claim(train.model.as_str(), &train.name, &caller.site).await;
+        if caller.operates || (!exemplars::is_alias(&train.name) && claimed().await?) {
+            return Ok(());
+        }
+        let text = format!(
+            "a {} model of another site, or of the fleet, is called `{}`; train under another name, or with an operator's key",
+            train.model, train.name
+        );
+        Err(Problem::new(StatusCode::FORBIDDEN, text))
     }
 }
 
@@ -195,7 +201,8 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .description(
             "Work begins at once, as quotas and other sites' work allow; for an unbounded request it begins when its \
                       stream is read, goes on a bounded number of images ahead of its slowest reader, and ends when it is \
-                      cancelled. A cancelled request stays cancelled: \
+                      cancelled. A request that names exemplars of the site as lesion models (`exemplars/{digest}`) is `waiting` until \
+                      each has a model: that is trained once, by a request of its own. A cancelled request stays cancelled: \
                       to have the same images made again, send another `Idempotency-Key`.",
         )
         .response_with::<201, Json<RequestStatus>, _>(|response| response.description("Accepted now."))

@@ -19,6 +19,8 @@ use hiresmed_services::{
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+mod waiting;
+
 use super::*;
 use crate::{
     dispatcher,
@@ -184,6 +186,22 @@ async fn every_fault_of_a_request_is_named() {
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
     let plain = fleet.call(&key, Method::POST, "/v1/requests", &[], Body::from("{}")).await;
     assert_eq!(plain.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_site_gives_its_models_no_name_of_anothers() {
+    let fleet = Fleet::open().await;
+    let (first, second) = (fleet.key("a", ALL).await, fleet.key("b", ALL).await);
+    let train = async |key: &str, name: &str, steps: u32| {
+        let request = json!({ "version": 1, "kind": "train", "name": name, "model": "unet", "preset": "tiny",
+            "data": ["sample"], "steps": steps });
+        fleet.post(key, "/v1/requests", &[], request).await.status
+    };
+    assert_eq!(train(&first, "ours", 1).await, StatusCode::CREATED);
+    assert_eq!(train(&first, "ours", 2).await, StatusCode::CREATED, "its own name");
+    assert_eq!(train(&second, "ours", 1).await, StatusCode::FORBIDDEN);
+    assert_eq!(train(&second, "default", 1).await, StatusCode::FORBIDDEN, "it came with the fleet");
+    assert_eq!(train(&second, "theirs", 1).await, StatusCode::CREATED);
 }
 
 #[tokio::test]

@@ -67,6 +67,11 @@ pub fn alias(kind: &str, name: &str) -> String {
     format!("models/{kind}/aliases/{name}")
 }
 
+/// The site whose trainings may move an alias.
+pub fn alias_owner(kind: &str, name: &str) -> String {
+    format!("models/{kind}/owners/{name}.json")
+}
+
 /// The prefix of a site's exemplar: its crop and mask.
 pub fn exemplar(site: &SiteId, digest: &Digest) -> String {
     format!("sites/{site}/exemplars/{digest}/")

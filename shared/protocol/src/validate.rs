@@ -3,8 +3,8 @@
 use std::{fmt, ops::RangeInclusive};
 
 use crate::{
-    VERSION,
-    request::{BackgroundMode, Candidates, ImageCount, Request, Size, Synthesise, Train},
+    Digest, VERSION,
+    request::{BackgroundMode, Candidates, EXEMPLARS, ImageCount, Request, Size, Synthesise, Train},
 };
 
 /// Something that is wrong with a request.
@@ -185,7 +185,15 @@ impl Check {
             }
         }
         for (index, name) in models.singan.iter().enumerate() {
-            self.alias(&format!("models.singan[{index}]"), name);
+            let path = format!("models.singan[{index}]");
+            match name.strip_prefix(EXEMPLARS) {
+                Some(digest) if digest.parse::<Digest>().is_ok() => {}
+                Some(_) => {
+                    let allowed = format!("must go on after `{EXEMPLARS}` with the 64 digits of an exemplar's digest");
+                    self.fault(&path, format!("{name:?}"), allowed);
+                }
+                None => self.alias(&path, name),
+            }
         }
     }
 

@@ -187,7 +187,7 @@ fn all_faults_are_reported_at_once_with_value_and_range() {
         height = 8192
         [models]
         vqgan = "a/b"
-        singan = ["fine", ""]
+        singan = ["fine", "", "exemplars/0123"]
         [lesions]
         count = { min = 4, max = 2 }
         diameter_mm = { min = 0.5, max = nan }
@@ -208,6 +208,10 @@ fn all_faults_are_reported_at_once_with_value_and_range() {
         ("inputs", "`inputs` = \"../other-site\": must be `sample`, a folder alias or a prefix"),
         ("models.vqgan", "`models.vqgan` = \"a/b\": must have 1 to 64 letters"),
         ("models.singan[1]", "`models.singan[1]` = \"\": must have 1 to 64 letters"),
+        (
+            "models.singan[2]",
+            "`models.singan[2]` = \"exemplars/0123\": must go on after `exemplars/` with the 64 digits",
+        ),
         ("lesions.count.min", "`lesions.count.min` = 4: must be at most lesions.count.max (2)"),
         ("lesions.diameter_mm.min", "`lesions.diameter_mm.min` = 0.5: must be 1 to 200 mm"),
         ("placement.gap_mm", "`placement.gap_mm` = -1: must be 0 to 100 mm"),

@@ -100,6 +100,9 @@ impl Default for Size {
     }
 }
 
+/// How a lesion model is named that is to be trained on an exemplar of the site's: before the exemplar's digest.
+pub const EXEMPLARS: &str = "exemplars/";
+
 /// Models by alias (`default`, or a registered name), digest, or a unique prefix of a digest of 8 digits or more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,7 +110,8 @@ pub struct ModelNames {
     /// The autoencoder of backgrounds.
     #[serde(default = "default_alias")]
     pub vqgan: String,
-    /// The lesion exemplars to draw from; an empty list means all that are registered. Default: all.
+    /// The lesion models to draw from; an empty list means all that are registered. Default: all. `exemplars/{digest}` is the model
+    /// of an exemplar that the site has uploaded, trained first where there is none yet.
     #[serde(default)]
     pub singan: Vec<String>,
     /// The model of permissible regions.
