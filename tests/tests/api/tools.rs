@@ -1,6 +1,8 @@
 //! Tools of others that try the API by its own description.
 
-use std::process::Command;
+use std::{fs::File, path::Path, process::Command};
+
+use hiresmed_telemetry::Metrics;
 
 use crate::{
     harness::Site,
@@ -9,7 +11,7 @@ use crate::{
 
 /// Runs a tool and asserts that it is content.
 fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run tests/tools/install"));
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}:\n{text}");
     text
@@ -55,4 +57,29 @@ async fn no_call_makes_the_coordinator_fail_or_answer_what_it_does_not_describe(
         ]));
     let answer = coordinator.get(&all, "/readyz");
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_accepts_the_metrics_the_alerts_and_its_settings() {
+    let site = Site::open().await;
+    let coordinator = Coordinator::start(site.path());
+    let reader = key(site.path(), "charite", &["read"]);
+    coordinator.get(&reader, "/v1/models");
+    // What a worker and a trainer show is the same list with other values.
+    let others = Metrics::new().unwrap();
+    others.job_ended("train_round", "succeeded", 3.5);
+    others.stage_ended("placement", 0.01);
+    others.set_training_loss("vqgan", "commitment", 0.25);
+    let expositions = [coordinator.get(&reader, "/metrics").bytes, others.render().unwrap().into_bytes()];
+    let promtool = || Command::new("promtool");
+    for (number, exposition) in expositions.into_iter().enumerate() {
+        let file = site.path().join(format!("exposition-{number}"));
+        std::fs::write(&file, exposition).unwrap();
+        let text = run(promtool().args(["check", "metrics"]).stdin(File::open(&file).unwrap()));
+        assert!(text.trim().is_empty(), "promtool advises:\n{text}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/prometheus");
+    run(promtool().args(["check", "rules"]).arg(folder.join("rules.yml")));
+    run(promtool().args(["test", "rules"]).arg(folder.join("rules.test.yml")));
+    run(promtool().args(["check", "config"]).arg(folder.join("prometheus.yml")));
 }
