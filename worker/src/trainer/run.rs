@@ -81,6 +81,7 @@ pub fn run(options: RunOptions, stop: &AtomicBool) -> anyhow::Result<()> {
         hold_out: options.hold_out,
         steps: options.steps,
         seed: options.seed,
+        autoencoder: options.autoencoder,
         settings,
     };
     let budget = Budget { steps: None, duration: Some(Duration::from_secs(options.round_seconds)) };

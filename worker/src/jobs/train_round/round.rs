@@ -108,6 +108,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
         hold_out: request.hold_out.clone(),
         steps: Some(request.steps),
         seed: request.seed,
+        autoencoder: None,
         settings: serde_json::Value::Null,
     })
 }
