@@ -76,11 +76,7 @@ pub(super) fn hide(tokens: &[i64], hidden: &[bool], hidden_code: i64, (rows, col
         tokens.iter().zip(hidden).map(|(&code, &hide)| if hide { hidden_code } else { code }).collect();
     let places: Vec<i64> = (0..).zip(hidden).filter(|(_, hide)| **hide).map(|(place, _)| place).collect();
     let targets: Vec<i64> = tokens.iter().zip(hidden).filter(|(_, hide)| **hide).map(|(&code, _)| code).collect();
-    [
-        Tensor::from_slice(&input).reshape([1, rows, columns]),
-        Tensor::from_slice(&places),
-        Tensor::from_slice(&targets),
-    ]
+    [Tensor::from_slice(&input).reshape([1, rows, columns]), Tensor::from_slice(&places), Tensor::from_slice(&targets)]
 }
 
 /// Each token's predecessor in raster order, `first` before the first one, as i64 `[1, h, w]`; a share of them replaced by random

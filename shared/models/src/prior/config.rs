@@ -261,8 +261,15 @@ impl Training {
             watch_every: 100,
             sampling: Sampling::default(),
         };
-        let tiny =
-            Self { steps: 60, batch: 2, learning_rate: 3e-3, warm_up: 5, average_decay: 0.9, dropout: 0.0, ..ct512.clone() };
+        let tiny = Self {
+            steps: 60,
+            batch: 2,
+            learning_rate: 3e-3,
+            warm_up: 5,
+            average_decay: 0.9,
+            dropout: 0.0,
+            ..ct512.clone()
+        };
         Some(match name {
             "tiny" => tiny,
             "tiny-autoregressive" => Self { corrupted: 0.1, ..tiny },
@@ -378,8 +385,16 @@ mod tests {
         // Masked: 32 + 1 codes of 8; 2 modalities and 4 views, "not stated" among them, of 16; two local blocks of
         // 200 + 8, 16, 128 + 16, 128 + 8; patches of 32 to 16 and back; 16 positions; two blocks of 32, 768 + 48, 256 + 16, 32,
         // 1024 + 64, 1024 + 16; the norm; the head.
-        let masked = 33 * 8 + 6 * 16 + 2 * (208 + 16 + 144 + 136) + (512 + 16) + 16 * 16 + 2 * 3280 + 32 + (512 + 32)
-            + 16 + (256 + 32);
+        let masked = 33 * 8
+            + 6 * 16
+            + 2 * (208 + 16 + 144 + 136)
+            + (512 + 16)
+            + 16 * 16
+            + 2 * 3280
+            + 32
+            + (512 + 32)
+            + 16
+            + (256 + 32);
         assert_eq!(Config::preset("tiny").unwrap().parameters(), masked);
         let by_one = 33 * 8 + 6 * 16 + (128 + 16) + 64 * 16 + 2 * 3280 + 32 + (128 + 8) + 16 + (256 + 32);
         assert_eq!(Config::preset("tiny-autoregressive").unwrap().parameters(), by_one);
@@ -413,11 +428,9 @@ mod tests {
     fn a_condition_has_an_index() {
         let list = ["axial".to_owned(), "coronal".to_owned()];
         let index = |stated| Config::index(&list, stated);
-        assert_eq!((index(None), index(Some("AXIAL")), index(Some("coronal")), index(Some("x"))), (
-            Some(0),
-            Some(1),
-            Some(2),
-            None
-        ));
+        assert_eq!(
+            (index(None), index(Some("AXIAL")), index(Some("coronal")), index(Some("x"))),
+            (Some(0), Some(1), Some(2), None)
+        );
     }
 }

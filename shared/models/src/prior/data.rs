@@ -87,7 +87,9 @@ impl Examples {
         }
         learned.retain(|examples: &Vec<Example>| !examples.is_empty());
         if learned.is_empty() && faults.is_empty() {
-            faults.push("every image is watched and none is left to learn from; watch fewer, or name more data".to_owned());
+            faults.push(
+                "every image is watched and none is left to learn from; watch fewer, or name more data".to_owned(),
+            );
         }
         if !faults.is_empty() {
             return Err(Error::Data(faults));
@@ -108,7 +110,10 @@ fn condition(slice: &Slice, config: &Config, training: &Training) -> Result<[i64
     let find = |what: &str, list: &[String], stated: Option<&str>| {
         Config::index(list, stated).ok_or_else(|| {
             let stated = stated.unwrap_or_default();
-            format!("its {what} is {stated}, and this prior is for {}; leave it out, or name it in config", list.join(", "))
+            format!(
+                "its {what} is {stated}, and this prior is for {}; leave it out, or name it in config",
+                list.join(", ")
+            )
         })
     };
     let view = slice.view.map(|view| view.as_str()).or(training.view.as_deref());

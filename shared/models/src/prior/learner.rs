@@ -11,7 +11,7 @@ use super::{
     batch,
     config::{Config, Objective, PRESETS, Packaged, Training},
     data::{Example, Examples},
-    network::Network,
+    network::{Dropout, Network},
 };
 use crate::{
     training::{self, Adam, Error, Figure, Randomness, Specification, keep_named, load_named},
@@ -38,7 +38,8 @@ impl Tokeniser {
     /// # Errors
     /// [`Error::Specification`] where it cannot be opened, has no encoder, or does not say how many codes it has.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let fault = |error: String| Error::Specification(vec![format!("the autoencoder {}: {error}", folder.display())]);
+        let fault =
+            |error: String| Error::Specification(vec![format!("the autoencoder {}: {error}", folder.display())]);
         let package = Package::open(folder).map_err(|error| fault(error.to_string()))?;
         let runtime = Runtime::load().map_err(|error| fault(error.to_string()))?;
         let autoencoder = Autoencoder::open(&package, &runtime, &SessionOptions::default());
@@ -76,6 +77,8 @@ pub struct Learner {
     average: Network,
     /// The average with the least watched loss, and that loss; infinite where none was watched yet.
     best: (Network, f64),
+    /// The watched loss at the last look of this round.
+    watched_loss: Option<f64>,
     adam: Adam,
     step: u64,
 }
@@ -89,7 +92,8 @@ impl Learner {
     pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<Self, Error> {
         let (config, training) = settings(specification)?;
         let folder = specification.autoencoder.as_deref().ok_or_else(|| {
-            let fault = "a prior is trained on the tokens of an autoencoder: name the folder of its package as autoencoder";
+            let fault =
+                "a prior is trained on the tokens of an autoencoder: name the folder of its package as autoencoder";
             Error::Specification(vec![fault.to_owned()])
         })?;
         let tokeniser = Tokeniser::open(folder)?;
@@ -132,6 +136,7 @@ impl Learner {
             network,
             average,
             best,
+            watched_loss: None,
             adam,
             step: 0,
         };
@@ -141,12 +146,6 @@ impl Learner {
             learner.restore(parent)?;
         }
         Ok(learner)
-    }
-
-    /// The network in training (not the average).
-    #[cfg(test)]
-    pub(super) fn network(&self) -> &Network {
-        &self.network
     }
 
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
@@ -176,7 +175,8 @@ impl Learner {
     fn tokens(&self, example: &Example, rng: Option<&mut ChaCha8Rng>) -> Result<(Vec<i64>, [i64; 2]), Error> {
         let side = side(&self.config, &self.tokeniser);
         let image = batch::view(&example.plane, side, &self.training, rng);
-        let mut tokens = self.tokeniser.autoencoder.encode(&[image]).map_err(|error| Error::Data(vec![error.to_string()]))?;
+        let mut tokens =
+            self.tokeniser.autoencoder.encode(&[image]).map_err(|error| Error::Data(vec![error.to_string()]))?;
         let tokens = tokens.pop().ok_or_else(|| Error::Data(vec!["the encoder returned no tokens".into()]))?;
         if (tokens.rows, tokens.columns) != (self.config.rows, self.config.columns) {
             let (rows, columns) = (tokens.rows, tokens.columns);
@@ -218,10 +218,12 @@ impl Learner {
         share: Option<f64>,
         rng: &mut ChaCha8Rng,
     ) -> Tensor {
-        let trains = share.is_none();
-        let (dropout, smoothing, corrupted) = match trains {
-            true => (self.training.dropout, self.training.label_smoothing, self.training.corrupted),
-            false => (0.0, 0.0, 0.0),
+        let (mut dropout, smoothing, corrupted) = match share {
+            None => {
+                let own = self.random.generator(self.step, "prior dropout");
+                (Dropout::new(self.training.dropout, own), self.training.label_smoothing, self.training.corrupted)
+            }
+            Some(_) => (Dropout::default(), 0.0, 0.0),
         };
         let size = (self.config.rows as i64, self.config.columns as i64);
         let (codes, count) = (self.config.codes, self.config.tokens());
@@ -246,7 +248,7 @@ impl Learner {
                 }
             }
         }
-        let features = network.features(&Tensor::cat(&inputs, 0), &conditions, dropout);
+        let features = network.features(&Tensor::cat(&inputs, 0), &conditions, &mut dropout);
         let mut features = features.reshape([-1, self.config.embedding as i64]);
         if !places.is_empty() {
             // Only hidden tokens are judged: logits of the others would be computed for nothing.
@@ -256,7 +258,7 @@ impl Learner {
     }
 
     /// Mean loss of the running average on the watched images, with the same tokens hidden at every look.
-    fn watched_loss(&self) -> f64 {
+    fn watch(&self) -> f64 {
         let images = self.watched.iter().enumerate();
         let losses = images.map(|(index, image)| {
             let mut rng = ChaCha8Rng::seed_from_u64(index as u64);
@@ -292,7 +294,6 @@ impl Learner {
 
 impl training::Learner for Learner {
     fn step(&mut self) -> Result<Vec<Figure>, Error> {
-        self.random.seed_torch(self.step, "prior dropout");
         let images = self.draw()?;
         let mut rng = self.random.generator(self.step, "prior hidden");
         let loss = self.loss(&self.network, &images, None, &mut rng);
@@ -306,12 +307,14 @@ impl training::Learner for Learner {
         self.step += 1;
         let looks = self.step.is_multiple_of(self.training.watch_every) || self.step == self.training.steps;
         if looks && !self.watched.is_empty() {
-            let watched = self.watched_loss();
-            figures.push(("watched", self.finite("watched", watched)?));
+            let watched = self.finite("watched", self.watch())?;
+            self.watched_loss = Some(watched);
             if watched < self.best.1 {
                 self.best = (self.average.detached(), watched);
             }
         }
+        // At every step, since means are reported.
+        figures.extend(self.watched_loss.map(|loss| ("watched", loss)));
         Ok(figures)
     }
 

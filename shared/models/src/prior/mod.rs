@@ -30,7 +30,7 @@ pub use export::export;
 #[cfg(feature = "training")]
 pub use learner::Learner;
 #[cfg(feature = "training")]
-pub use network::Network;
+pub use network::{Dropout, Network};
 #[cfg(feature = "training")]
 pub(crate) use product::product;
 pub use sampler::{Condition, TokenPrior};
@@ -74,7 +74,9 @@ pub enum Error {
     #[error("token prior: the graph gave a value that is not finite; its weights are damaged, train or fetch it again")]
     NotFinite,
     /// The graph gave something of another shape.
-    #[error("token prior: the graph gave {found:?}, expected {expected:?}; import the package again to have it checked")]
+    #[error(
+        "token prior: the graph gave {found:?}, expected {expected:?}; import the package again to have it checked"
+    )]
     Shape {
         /// Shape found.
         found: Vec<usize>,

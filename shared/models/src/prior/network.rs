@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
@@ -24,6 +25,27 @@ pub(super) const EPSILON: f64 = 1e-5;
 pub struct Network {
     config: Config,
     tensors: BTreeMap<String, Tensor>,
+}
+
+/// Drops features of the transformer's branches in training. Drawn from a generator of the step's own and not from libtorch's,
+/// which all threads of a process share: a training that resumes must draw the same.
+#[derive(Debug, Default)]
+pub struct Dropout(Option<(f64, ChaCha8Rng)>);
+
+impl Dropout {
+    /// Drops this share of the features, in steps of 1 / 256.
+    pub fn new(share: f64, rng: ChaCha8Rng) -> Self {
+        Self((share > 0.0).then_some((share, rng)))
+    }
+
+    fn apply(&mut self, x: Tensor) -> Tensor {
+        let Some((share, rng)) = &mut self.0 else { return x };
+        let least = (256.0 * *share).round().min(255.0);
+        let mut bytes = vec![0u8; x.numel()];
+        rng.fill_bytes(&mut bytes);
+        let kept = Tensor::from_slice(&bytes).reshape(x.size()).ge(least).to_kind(Kind::Float);
+        x * kept * (256.0 / (256.0 - least))
+    }
 }
 
 /// Names and shapes of all tensors. Matrices are `[from, to]`.
@@ -143,8 +165,8 @@ impl Network {
     /// Features of every token before the head.
     ///
     /// `tokens` i64 `[N, h, w]`, hidden ones K (autoregressive: token i is the one before place i); `conditions` i64 `[N, 2]`,
-    /// modality and view counted from 1, 0 where not stated; to f32 `[N, h * w, e]`. `dropout` is 0 outside training.
-    pub fn features(&self, tokens: &Tensor, conditions: &Tensor, dropout: f64) -> Tensor {
+    /// modality and view counted from 1, 0 where not stated; to f32 `[N, h * w, e]`.
+    pub fn features(&self, tokens: &Tensor, conditions: &Tensor, dropout: &mut Dropout) -> Tensor {
         let config = &self.config;
         let (n, e, w) = (tokens.size()[0], config.embedding as i64, config.width as i64);
         let (rows, columns, patch) = (config.rows as i64, config.columns as i64, config.patch as i64);
@@ -193,7 +215,7 @@ impl Network {
     }
 
     /// Attention and two matrices, each behind a norm and with a way around: `[N, T, w]` to the same.
-    fn block(&self, x: &Tensor, block: usize, dropout: f64) -> Tensor {
+    fn block(&self, x: &Tensor, block: usize, dropout: &mut Dropout) -> Tensor {
         let (heads, width) = (self.config.heads as i64, self.config.head_width() as i64);
         let (n, t) = (x.size()[0], x.size()[1]);
         let name = |part: &str| format!("block{block}.{part}");
@@ -207,10 +229,9 @@ impl Network {
             scores = scores.masked_fill(&later, f64::NEG_INFINITY);
         }
         let mixed = scores.softmax(-1, Kind::Float).matmul(&value).permute([0, 2, 1, 3]).reshape([n, t, heads * width]);
-        let drop = |x: Tensor| if dropout > 0.0 { x.dropout(dropout, true) } else { x };
-        let x = x + drop(self.linear(&mixed, &name("projection")));
+        let x = x + dropout.apply(self.linear(&mixed, &name("projection")));
         let y = self.linear(&self.norm(&x, &name("norm1")), &name("expand")).gelu("none");
-        x + drop(self.linear(&y, &name("contract")))
+        x + dropout.apply(self.linear(&y, &name("contract")))
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Tensor {

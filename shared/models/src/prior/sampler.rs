@@ -87,12 +87,7 @@ impl TokenPrior {
     /// # Errors
     /// [`Error::Condition`] for a modality or view that was not learned, [`Error::Sampling`] with every fault of `sampling`, and
     /// those of the session.
-    pub fn sample(
-        &self,
-        condition: Condition<'_>,
-        sampling: &Sampling,
-        rng: &mut ChaCha8Rng,
-    ) -> Result<Tokens, Error> {
+    pub fn sample(&self, condition: Condition<'_>, sampling: &Sampling, rng: &mut ChaCha8Rng) -> Result<Tokens, Error> {
         let faults = sampling.faults();
         if !faults.is_empty() {
             return Err(Error::Sampling(faults));

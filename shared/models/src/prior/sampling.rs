@@ -64,7 +64,8 @@ impl Sampling {
             *sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
         });
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |logit: f32| if logit < least { 0.0 } else { f64::from((logit - largest) / self.temperature).exp() };
+        let weight =
+            |logit: f32| if logit < least { 0.0 } else { f64::from((logit - largest) / self.temperature).exp() };
         let sum: f64 = logits.iter().map(|&logit| weight(logit)).sum();
         let mut left = rng.random::<f64>() * sum;
         let (mut chosen, mut of_chosen) = (0, 0.0);

@@ -48,6 +48,8 @@ pub enum TrainedModel {
     Singan,
     /// The permissible region (equation 15).
     Unet,
+    /// The prior over an autoencoder's tokens (METHOD 2).
+    Prior,
 }
 
 impl TrainedModel {
@@ -57,6 +59,7 @@ impl TrainedModel {
             TrainedModel::Vqgan => "vqgan",
             TrainedModel::Singan => "singan",
             TrainedModel::Unet => "unet",
+            TrainedModel::Prior => "prior",
         }
     }
 }
