@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     VERSION,
-    request::{BackgroundMode, Candidates, ImageCount, Request, Size, Synthesise, Train},
+    request::{BackgroundMode, Candidates, ImageCount, Request, Size, Synthesise, Train, TrainedModel},
 };
 
 /// Something that is wrong with a request.
@@ -151,12 +151,12 @@ impl Check {
         self.source("inputs", &request.inputs);
         self.models(request);
         self.lesions(request);
-        if request.background.mode == BackgroundMode::Sample {
-            let allowed = "must be \"reconstruct\": to draw backgrounds takes a learned prior over tokens, which this \
-                           version does not have";
-            self.fault("background.mode", "\"sample\"", allowed);
-        }
-        self.whole("background.draws", request.background.draws.unwrap_or(1).into(), 1..=64);
+        let most = match request.background.mode {
+            BackgroundMode::Reconstruct => 64,
+            // Each is drawn with its image's own noise.
+            BackgroundMode::Sample => 1,
+        };
+        self.whole("background.draws", request.background.draws.unwrap_or(1).into(), 1..=most);
         self.placement(request);
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
@@ -178,7 +178,11 @@ impl Check {
     fn models(&mut self, request: &Synthesise) {
         let models = &request.models;
         let named = [("models.vqgan", Some(&models.vqgan)), ("models.unet", Some(&models.unet))];
-        let optional = [("models.density", models.density.as_ref()), ("models.yolo", models.yolo.as_ref())];
+        let optional = [
+            ("models.density", models.density.as_ref()),
+            ("models.yolo", models.yolo.as_ref()),
+            ("models.prior", models.prior.as_ref()),
+        ];
         for (path, name) in named.into_iter().chain(optional) {
             if let Some(name) = name {
                 self.alias(path, name);
@@ -241,6 +245,12 @@ impl Check {
         self.version(request.version);
         self.alias("name", &request.name);
         self.alias("preset", &request.preset);
+        if let Some(name) = &request.autoencoder {
+            self.alias("autoencoder", name);
+            if request.model != TrainedModel::Prior {
+                self.fault("autoencoder", format!("{name:?}"), "must be left out: only a prior learns tokens of one");
+            }
+        }
         if request.data.is_empty() {
             self.fault("data", "[]", "must name at least one folder alias or prefix");
         }

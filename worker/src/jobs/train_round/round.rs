@@ -97,6 +97,8 @@ fn finish(
 fn specification(work: &TrainRound, environment: &Environment) -> Result<Specification, Failure> {
     let request = &work.request;
     let (root, folders) = data_set(work, environment)?;
+    let autoencoder =
+        work.autoencoder.as_ref().map(|digest| environment.package_folder("vqgan", digest)).transpose()?;
     Ok(Specification {
         kind: match request.model {
             TrainedModel::Vqgan => Kind::Vqgan,
@@ -109,7 +111,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
         hold_out: request.hold_out.clone(),
         steps: Some(request.steps),
         seed: request.seed,
-        autoencoder: None,
+        autoencoder,
         settings: serde_json::Value::Null,
     })
 }
