@@ -26,6 +26,8 @@ pub struct Condition<'a> {
 #[derive(Debug)]
 pub struct TokenPrior {
     session: Session,
+    /// Names of the graph's inputs in their order: a graph made elsewhere may call them otherwise.
+    inputs: Vec<String>,
     packaged: Packaged,
     spacing_mm: Option<f64>,
 }
@@ -60,8 +62,16 @@ impl TokenPrior {
         if packaged.stride == 0 {
             faults.push("stride is 0, allowed is 1 or more".to_owned());
         }
+        let inputs: Vec<String> = session.inputs().iter().map(|port| port.name.clone()).collect();
+        let expected = match packaged.config.objective {
+            Objective::Masked => 2,
+            Objective::Autoregressive => 5,
+        };
+        if inputs.len() != expected {
+            faults.push(format!("its graph has {} inputs, not {expected}", inputs.len()));
+        }
         if faults.is_empty() {
-            Ok(Self { session, packaged, spacing_mm: None })
+            Ok(Self { session, inputs, packaged, spacing_mm: None })
         } else {
             Err(Error::Configuration { faults })
         }
@@ -120,7 +130,7 @@ impl TokenPrior {
         for step in 0..sampling.steps {
             let input = Tensor::i64([1, config.rows, config.columns], tokens.clone())?;
             let conditions = Tensor::i64([1, 2], conditions.clone())?;
-            let output = self.session.run_single(&[("tokens", input), ("conditions", conditions)])?;
+            let output = self.session.run_single(&[(&self.inputs[0], input), (&self.inputs[1], conditions)])?;
             let logits = self.logits(output, count)?;
             // Less chance with every step, as in annealing.
             let spread = sampling.spread * (1.0 - (step + 1) as f32 / sampling.steps as f32);
@@ -148,13 +158,8 @@ impl TokenPrior {
         for place in 0..config.tokens() as i64 {
             let token = DeviceTensor::from_host(Tensor::i64([1, 1], vec![before])?)?;
             let place = DeviceTensor::from_host(Tensor::i64([1], vec![place])?)?;
-            let inputs = [
-                ("token", &token),
-                ("place", &place),
-                ("conditions", &conditions),
-                ("keys", &keys),
-                ("values", &values),
-            ];
+            let given = [&token, &place, &conditions, &keys, &values];
+            let inputs: Vec<_> = self.inputs.iter().map(String::as_str).zip(given).collect();
             let mut outputs = self.session.run_bound(&inputs)?.into_iter().map(|(_, tensor)| tensor);
             let (Some(logits), Some(next_keys), Some(next_values)) = (outputs.next(), outputs.next(), outputs.next())
             else {
