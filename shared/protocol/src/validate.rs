@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     VERSION,
-    request::{BackgroundMode, Candidates, ImageCount, Request, Size, Synthesise, Train, TrainedModel},
+    request::{Background, BackgroundMode, Candidates, ImageCount, Request, Size, Synthesise, Train, TrainedModel},
 };
 
 /// Something that is wrong with a request.
@@ -151,15 +151,30 @@ impl Check {
         self.source("inputs", &request.inputs);
         self.models(request);
         self.lesions(request);
-        let most = match request.background.mode {
+        self.background(&request.background);
+        self.placement(request);
+        // Absent as well where the text gave something else than a number.
+        self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
+    }
+
+    fn background(&mut self, background: &Background) {
+        let most = match background.mode {
             BackgroundMode::Reconstruct => 64,
             // Each is drawn with its image's own noise.
             BackgroundMode::Sample => 1,
         };
-        self.whole("background.draws", request.background.draws.unwrap_or(1).into(), 1..=most);
-        self.placement(request);
-        // Absent as well where the text gave something else than a number.
-        self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
+        self.whole("background.draws", background.draws.unwrap_or(1).into(), 1..=most);
+        self.real("background.temperature", background.temperature.unwrap_or(1.0), 0.1..=2.0, "");
+        self.whole("background.top_k", background.top_k.unwrap_or(1).into(), 1..=65_536);
+        if background.mode == BackgroundMode::Reconstruct {
+            let allowed = "must be left out unless background.mode is \"sample\"";
+            if let Some(temperature) = background.temperature {
+                self.fault("background.temperature", temperature, allowed);
+            }
+            if let Some(top_k) = background.top_k {
+                self.fault("background.top_k", top_k, allowed);
+            }
+        }
     }
 
     fn count(&mut self, count: ImageCount) {

@@ -267,6 +267,14 @@ fn a_sampled_background_has_one_image() {
         paths(&format!("{sampled}background.draws = 2\nmodels.prior = \"a/b\"\n")),
         ["models.prior", "background.draws"]
     );
+    assert_eq!(
+        parse::toml(&format!("{sampled}background.temperature = 0.9\nbackground.top_k = 100\n")).map(|_| ()),
+        Ok(())
+    );
+    let text = "background.temperature = 0\nbackground.top_k = 0\n";
+    assert_eq!(paths(&format!("{sampled}{text}")), ["background.temperature", "background.top_k"]);
+    let text = "background.temperature = 1\nbackground.top_k = 9\n";
+    assert_eq!(paths(&format!("{SMALLEST}{text}")), ["background.temperature", "background.top_k"]);
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use hiresmed_imaging::{Window, resample, series};
+use hiresmed_imaging::{Plane, Window, resample, series};
 use hiresmed_inference::{
-    ElementType, Runtime, Session, SessionOptions, Tensor,
+    ElementType, Runtime, SessionOptions, Tensor,
     onnx::{Dim, Graph},
     package::{Catalogue, Draft, Kind, Package},
 };
-use hiresmed_protocol::{Digest, request::BackgroundMode};
+use hiresmed_protocol::{Digest, manifest::Image, request::BackgroundMode};
 
-use crate::harness::{Bench, pack, slice};
+use crate::harness::{Bench, Delivered, pack, slice};
 
 /// Tokens of a row of the map, as many as rows: images of 128 pixels at the shipped autoencoder's stride.
 const SIDE: usize = 32;
@@ -63,6 +63,13 @@ fn without_a_prior_a_sampled_background_is_refused_with_the_next_step() {
     bench.run(&["submit", &request]).complains(2, &said);
 }
 
+/// Pixels of a delivery's backgrounds.
+fn backgrounds(bench: &Bench, folder: &str, delivered: &Delivered) -> Vec<Plane> {
+    let file = |image: &Image| bench.path(folder).join(&image.background.as_ref().unwrap().file);
+    let read = |image| series::read_file(file(image)).unwrap().remove(0).plane;
+    delivered.manifest.images.iter().map(read).collect()
+}
+
 #[test]
 fn every_image_has_a_background_of_its_own_whatever_the_chunk() {
     let bench = Bench::new();
@@ -76,15 +83,19 @@ fn every_image_has_a_background_of_its_own_whatever_the_chunk() {
         assert_eq!((image.mode, image.input_sha256), (BackgroundMode::Sample, None));
         assert_eq!((image.models["prior"], image.spacing_mm), (digest, [2.8, 2.8]));
     }
-    let backgrounds: Vec<_> = images.iter().map(|image| &image.background.as_ref().unwrap().sha256).collect();
+    let backgrounds = backgrounds(&bench, "one", &one_by_one);
     assert!(backgrounds[0] != backgrounds[1] && backgrounds[1] != backgrounds[2] && backgrounds[0] != backgrounds[2]);
     let id = bench.submit(&format!("{SAMPLED}count = 3\nchunk = 3"));
     bench.run(&["watch", &id]).expect(0);
     let together = bench.delivery(&id, "three");
-    for (a, b) in images.iter().zip(&together.manifest.images) {
-        // The request's id is in the files.
-        assert_eq!(a.lesions, b.lesions);
-    }
+    // The request's id is in the files, and nothing else differs.
+    assert_eq!(self::backgrounds(&bench, "three", &together), backgrounds);
+    assert!(images.iter().zip(&together.manifest.images).all(|(a, b)| a.lesions == b.lesions));
+    // The likeliest code everywhere: chance has no say.
+    let id = bench.submit(&format!("{SAMPLED}count = 2\nbackground.top_k = 1"));
+    bench.run(&["watch", &id]).expect(0);
+    let certain = self::backgrounds(&bench, "certain", &bench.delivery(&id, "certain"));
+    assert!(certain.len() == 2 && certain[0] == certain[1]);
     let report = fs::read_to_string(bench.path("one").join("report.html")).unwrap();
     assert!(report.contains("sampled"));
 }

@@ -1,7 +1,7 @@
 //! Stage 2: a background, decoded from the tokens of its source or from tokens that are drawn.
 
 use hiresmed_imaging::{Plane, Spacing};
-use hiresmed_models::prior::Condition;
+use hiresmed_models::prior::{Condition, Sampling};
 use hiresmed_protocol::{ImageIndex, noise::Purpose, outcome::Stage, request::Modality};
 
 use super::{Pipeline, Source, generator, inputs::to_size};
@@ -69,8 +69,14 @@ impl Pipeline {
         })?;
         let Modality::Ct = self.request.modality;
         let condition = Condition { modality: Some("ct"), view: Some(VIEW) };
+        let (own, asked) = (prior.sampling(), self.request.background);
+        let sampling = Sampling {
+            temperature: asked.temperature.map_or(own.temperature, |temperature| temperature as f32),
+            top_k: asked.top_k.map_or(own.top_k, |codes| Some(codes as usize)),
+            ..own
+        };
         let mut noise = generator(&self.request, index, Purpose::Tokens);
-        let tokens = prior.sample(condition, &prior.sampling(), &mut noise).map_err(|error| fail(error.into()))?;
+        let tokens = prior.sample(condition, &sampling, &mut noise).map_err(|error| fail(error.into()))?;
         let mut planes = self.autoencoder.decode(&[tokens]).map_err(|error| fail(error.into()))?;
         let plane = planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?;
         check(&plane).map_err(fail)?;

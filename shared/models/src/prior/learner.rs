@@ -22,6 +22,9 @@ use crate::{
 /// Shares of a watched image that are hidden, in turn.
 const WATCHED_SHARES: [f64; 3] = [0.9, 0.6, 0.3];
 
+/// The tokens of an image, row by row, with its modality and view.
+type Labelled = (Vec<i64>, [i64; 2]);
+
 /// The autoencoder whose tokens are learned.
 #[derive(Debug)]
 pub struct Tokeniser {
@@ -71,7 +74,7 @@ pub struct Learner {
     tokeniser: Tokeniser,
     examples: Examples,
     /// Tokens and conditions of the watched images.
-    watched: Vec<(Vec<i64>, [i64; 2])>,
+    watched: Vec<Labelled>,
     network: Network,
     /// Running average of the weights.
     average: Network,
@@ -172,7 +175,7 @@ impl Learner {
     }
 
     /// Tokens and condition of an example, with a generator under a random geometry.
-    fn tokens(&self, example: &Example, rng: Option<&mut ChaCha8Rng>) -> Result<(Vec<i64>, [i64; 2]), Error> {
+    fn tokens(&self, example: &Example, rng: Option<&mut ChaCha8Rng>) -> Result<Labelled, Error> {
         let side = side(&self.config, &self.tokeniser);
         let image = batch::view(&example.plane, side, &self.training, rng);
         let mut tokens =
@@ -189,7 +192,7 @@ impl Learner {
     }
 
     /// The next examples: first a folder, then one of its images, so that a large folder does not drown a small one.
-    fn draw(&self) -> Result<Vec<(Vec<i64>, [i64; 2])>, Error> {
+    fn draw(&self) -> Result<Vec<Labelled>, Error> {
         let mut rng = self.random.generator(self.step, "prior images");
         let folders = &self.examples.learned;
         if folders.iter().all(Vec::is_empty) || folders.iter().any(Vec::is_empty) {
@@ -211,13 +214,7 @@ impl Learner {
     }
 
     /// The loss of `network` on images with these tokens and conditions; `share` fixes what is hidden of each.
-    fn loss(
-        &self,
-        network: &Network,
-        images: &[(Vec<i64>, [i64; 2])],
-        share: Option<f64>,
-        rng: &mut ChaCha8Rng,
-    ) -> Tensor {
+    fn loss(&self, network: &Network, images: &[Labelled], share: Option<f64>, rng: &mut ChaCha8Rng) -> Tensor {
         let (mut dropout, smoothing, corrupted) = match share {
             None => {
                 let own = self.random.generator(self.step, "prior dropout");

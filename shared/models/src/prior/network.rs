@@ -192,7 +192,8 @@ impl Network {
             .reshape([n, rows / patch, columns / patch, patch, patch, e])
             .permute([0, 1, 3, 2, 4, 5])
             .reshape([n, rows, columns, e]);
-        local = local + back;
+        // Not in place: what went into the transformer is needed for the gradient.
+        let mut local = &local + back;
         for block in 0..config.local_blocks {
             local = self.local(&local, &format!("after{block}"));
         }

@@ -182,7 +182,7 @@ impl Default for Millimetres {
 }
 
 /// How backgrounds are made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Background {
     /// Default `reconstruct`.
@@ -193,6 +193,13 @@ pub struct Background {
     /// 8 for an unbounded request. A sampled background is one image's: 1, and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draws: Option<u32>,
+    /// Where backgrounds are sampled, what divides the logits of their tokens: 0.1 to 2; under 1 keeps to what is likely. Default:
+    /// the prior's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Where backgrounds are sampled, how many of the likeliest codes a token is drawn from: 1 to 65,536. Default: the prior's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
 }
 
 /// Where a background's tokens come from.
