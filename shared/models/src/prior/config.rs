@@ -27,7 +27,7 @@ pub struct Config {
     pub rows: usize,
     /// Tokens of a row.
     pub columns: usize,
-    /// Codes of the autoencoder, K.
+    /// Codes of the autoencoder, K. A training takes over the autoencoder's own where its settings do not say.
     pub codes: usize,
     /// Side of the square of tokens that one position of the transformer stands for; 1 where it is autoregressive.
     pub patch: usize,
@@ -62,11 +62,11 @@ impl Config {
             columns: 128,
             codes: 1024,
             patch: 8,
-            embedding: 48,
+            embedding: 40,
             local_blocks: 2,
-            width: 192,
-            layers: 6,
-            heads: 6,
+            width: 160,
+            layers: 4,
+            heads: 5,
             modalities: texts(&["ct"]),
             views: texts(&["axial", "coronal", "sagittal"]),
         };
@@ -398,6 +398,8 @@ mod tests {
         assert_eq!(Config::preset("tiny").unwrap().parameters(), masked);
         let by_one = 33 * 8 + 6 * 16 + (128 + 16) + 64 * 16 + 2 * 3280 + 32 + (128 + 8) + 16 + (256 + 32);
         assert_eq!(Config::preset("tiny-autoregressive").unwrap().parameters(), by_one);
+        // A package that can be shipped: under 10 MB.
+        assert!(4 * Config::preset("ct512").unwrap().parameters() < 9_500_000);
         // 24 blocks of 12 x 1024² and 13 x 1024, 302.3 million, dominate.
         let paper = Config::preset("paper").unwrap().parameters();
         assert!((300_000_000..312_000_000).contains(&paper), "{paper}");

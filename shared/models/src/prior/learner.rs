@@ -93,13 +93,16 @@ impl Learner {
     /// # Errors
     /// Every fault of specification, data or parent, before the first step.
     pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<Self, Error> {
-        let (config, training) = settings(specification)?;
+        let (mut config, training) = settings(specification)?;
         let folder = specification.autoencoder.as_deref().ok_or_else(|| {
             let fault =
                 "a prior is trained on the tokens of an autoencoder: name the folder of its package as autoencoder";
             Error::Specification(vec![fault.to_owned()])
         })?;
         let tokeniser = Tokeniser::open(folder)?;
+        if specification.settings["config"]["codes"].is_null() {
+            config.codes = tokeniser.codes;
+        }
         let (side, window) = (side(&config, &tokeniser), tokeniser.autoencoder.window());
         let (folders, hold_out) = (&specification.data, &specification.hold_out);
         let examples = Examples::open(folders, hold_out, &config, &training, window, side)?;
