@@ -136,12 +136,14 @@ mod tests {
             data: Vec::new(),
             steps: 1,
             seed: 0,
+            autoencoder: None,
             hold_out: Vec::new(),
             class: Class::Batch,
         };
         let listing = Object { key: "a".to_owned(), sha256: Digest::of(b"") };
         let data = DataSet { listing, files: 0 };
-        let work = TrainRound { round: number, request, parent: None, first_step: 0, steps: 1, data };
+        let work =
+            TrainRound { round: number, request, parent: None, first_step: 0, steps: 1, autoencoder: None, data };
         let id = "r".parse().unwrap();
         Job {
             version: VERSION,

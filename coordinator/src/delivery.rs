@@ -113,7 +113,8 @@ mod tests {
 
     fn plan(request: &Synthesise, jobs: u64) -> Plan {
         let (id, digest): (RequestId, _) = ("r".parse().unwrap(), Digest::of(b""));
-        let models = Models { vqgan: digest, singan: vec![digest], unet: digest, density: None, yolo: None };
+        let models =
+            Models { vqgan: digest, singan: vec![digest], unet: digest, density: None, yolo: None, prior: None };
         let job = |number| Job {
             version: VERSION,
             id: JobId::synthesise(&id, number),

@@ -51,6 +51,7 @@ fn training(exemplar: &Digest) -> Train {
         steps: STEPS,
         seed: 0,
         hold_out: Vec::new(),
+        autoencoder: None,
         class: Class::Interactive,
     }
 }

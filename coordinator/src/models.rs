@@ -6,7 +6,7 @@ use hiresmed_protocol::{
     Digest,
     job::Models,
     keys,
-    request::{Location, LocatorNames, Synthesise},
+    request::{BackgroundMode, Location, LocatorNames, Synthesise, Train, TrainedModel},
 };
 use hiresmed_services::store;
 
@@ -41,10 +41,16 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
     let location = request.placement.location;
     let density = names.density.as_deref().or((location != Location::Detector).then_some(DEFAULT));
     let yolo = names.yolo.as_deref().or((location != Location::Density).then_some(DEFAULT));
+    let samples = request.background.mode == BackgroundMode::Sample;
+    let prior = names.prior.as_deref().or(samples.then_some(DEFAULT));
     let mut digests = BTreeMap::new();
-    for (kind, name) in
-        [("vqgan", Some(&*names.vqgan)), ("unet", Some(&*names.unet)), ("density", density), ("yolo", yolo)]
-    {
+    for (kind, name) in [
+        ("vqgan", Some(&*names.vqgan)),
+        ("unet", Some(&*names.unet)),
+        ("density", density),
+        ("yolo", yolo),
+        ("prior", prior),
+    ] {
         let Some(name) = name else { continue };
         let digest = resolve(ledger, &format!("models.{kind}"), kind, name).await;
         if let Some(digest) = found(digest, &mut faults)? {
@@ -55,7 +61,8 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
     match (digest("vqgan"), digest("unet")) {
         (Some(vqgan), Some(unet)) if faults.is_empty() => {
             let singan = singan.into_iter().collect();
-            Ok(Models { vqgan, singan, unet, density: digest("density"), yolo: digest("yolo") })
+            let (density, yolo, prior) = (digest("density"), digest("yolo"), digest("prior"));
+            Ok(Models { vqgan, singan, unet, density, yolo, prior })
         }
         _ => Err(together(faults)),
     }
@@ -73,6 +80,18 @@ pub(crate) async fn resolve_others(ledger: &Ledger, request: &Synthesise) -> Res
     };
     faults.retain(|fault| !matches!(fault, Error::UnknownModel { name, .. } if exemplars::is_alias(name)));
     if faults.is_empty() { Ok(()) } else { Err(together(faults)) }
+}
+
+/// The autoencoder whose tokens a prior is to learn, by digest; none for other models.
+///
+/// # Errors
+/// As [`resolve`].
+pub async fn resolve_autoencoder(ledger: &Ledger, request: &Train) -> Result<Option<Digest>, Error> {
+    if request.model != TrainedModel::Prior {
+        return Ok(None);
+    }
+    let name = request.autoencoder.as_deref().unwrap_or(DEFAULT);
+    resolve(ledger, "autoencoder", "vqgan", name).await.map(Some)
 }
 
 /// The models that a request for candidates names, by digest: of permissible regions, and the spatial prior.

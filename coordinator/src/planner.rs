@@ -130,7 +130,8 @@ impl Planner {
             }
             Request::Train(train) => {
                 let data = sources::data_set(&self.ledger, &self.site, &train.data).await?;
-                let jobs = vec![rounds::first(&id, &self.site, train, data)];
+                let autoencoder = models::resolve_autoencoder(&self.ledger, train).await?;
+                let jobs = vec![rounds::first(&id, &self.site, train, data, autoencoder)];
                 Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs, recipe: None })
             }
             Request::Candidates(wanted) => {
@@ -168,6 +169,9 @@ fn synthesis(id: RequestId, site: SiteId, request: &Synthesise, models: Models, 
 
 /// How many images in a row share a background.
 fn draws(request: &Synthesise, sources: u64) -> u64 {
+    if request.background.mode == BackgroundMode::Sample {
+        return 1;
+    }
     let fewest = request.count.bound().map_or(DRAWS, |images| images.div_ceil(sources.max(1)).clamp(1, DRAWS));
     request.background.draws.map_or(fewest, u64::from).max(1)
 }
@@ -187,7 +191,8 @@ mod tests {
 
     fn plan(text: &str, sources: usize) -> Plan {
         let digest = Digest::of(b"model");
-        let models = Models { vqgan: digest, singan: vec![digest], unet: digest, density: None, yolo: None };
+        let models =
+            Models { vqgan: digest, singan: vec![digest], unet: digest, density: None, yolo: None, prior: None };
         let sources = (0..sources)
             .map(|n| Object { key: format!("sites/local/inputs/a/{n}"), sha256: Digest::of(&n.to_le_bytes()) })
             .collect();
@@ -250,7 +255,9 @@ mod tests {
 
     #[test]
     fn a_sampled_background_has_no_input() {
-        let plan = plan("count = 2", 0);
+        let plan = plan("count = 9\nbackground.mode = \"sample\"", 0);
+        // Nothing is shared, so that jobs are no larger for it.
+        assert_eq!(plan.jobs.len(), 3);
         let Work::Synthesise(work) = &plan.jobs[0].work else { panic!() };
         assert!(work.inputs.is_empty());
         assert!(work.tasks().all(|(_, input)| input.is_none()));

@@ -16,7 +16,7 @@ use hiresmed_services::store::{self, Store};
 const VARIABLE: &str = "HIRESMED_PACK";
 
 /// Kinds of which a request needs one, and so has a default.
-const WITH_DEFAULT: [&str; 4] = ["vqgan", "unet", "density", "yolo"];
+const WITH_DEFAULT: [&str; 5] = ["vqgan", "unet", "density", "yolo", "prior"];
 
 /// The folder of what comes with the project, if it is there.
 pub fn folder() -> Option<PathBuf> {

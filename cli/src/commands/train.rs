@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
-use hiresmed_models::{singan, unet, vqgan};
+use hiresmed_models::{prior, singan, unet, vqgan};
 use hiresmed_protocol::{
     Class, Request, RequestId, VERSION,
     request::{Train, TrainedModel},
@@ -23,7 +23,7 @@ pub struct Arguments {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan; NAME.png or NAME.dcm beside NAME.mask.png for unet,
+    /// Folders with the images, each walked recursively: slices for vqgan and prior; NAME.png or NAME.dcm beside NAME.mask.png for unet,
     /// and one such pair for singan
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
@@ -39,6 +39,9 @@ pub struct Arguments {
     /// The name by which requests can call the model [default: MODEL-PRESET-SEED]
     #[arg(long)]
     name: Option<String>,
+    /// For a prior, the autoencoder whose tokens it learns, by name or digest [default: the one that comes with the project]
+    #[arg(long, value_name = "NAME")]
+    autoencoder: Option<String>,
     /// Series (a folder's name) and files (the name without extension) that are kept out of training; `A*` stands for every
     /// name that begins with A
     #[arg(long, value_name = "NAME", num_args = 1..)]
@@ -55,6 +58,8 @@ enum Model {
     Singan,
     /// The region where a lesion may lie
     Unet,
+    /// The tokens of an autoencoder, to sample backgrounds
+    Prior,
 }
 
 /// Runs the command.
@@ -84,6 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         data,
         steps,
         seed: arguments.seed,
+        autoencoder: arguments.autoencoder.clone(),
         // What is held out is not in the data.
         hold_out: Vec::new(),
         class: Class::Batch,
@@ -116,6 +122,7 @@ fn steps(arguments: &Arguments) -> Result<u64> {
             (steps, &singan::Training::PRESETS)
         }
         Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
+        Model::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
@@ -127,6 +134,7 @@ impl From<Model> for TrainedModel {
             Model::Vqgan => Self::Vqgan,
             Model::Singan => Self::Singan,
             Model::Unet => Self::Unet,
+            Model::Prior => Self::Prior,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use hiresmed_models::{
     data::{self, Pair},
-    singan, vqgan,
+    prior, singan, vqgan,
 };
 use hiresmed_protocol::{SiteId, request::TrainedModel};
 use hiresmed_services::store::Store;
@@ -39,7 +39,7 @@ impl Data {
     pub fn check(model: TrainedModel, preset: &str, folders: &[PathBuf], hold_out: &[String]) -> Result<Self> {
         let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
         let files = match model {
-            TrainedModel::Vqgan => slices(preset, &folders, hold_out)?,
+            TrainedModel::Vqgan | TrainedModel::Prior => slices(least(model, preset), &folders, hold_out)?,
             TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
         };
         let of = |folder: &PathBuf| -> Files {
@@ -64,10 +64,18 @@ impl Data {
     }
 }
 
-/// The images for the autoencoder, by data folder.
-fn slices(preset: &str, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
+/// The least side of an image, pixels.
+fn least(model: TrainedModel, preset: &str) -> usize {
+    if model == TrainedModel::Prior {
+        // Half of what the map shows will do, and a token shows two pixels at least: the trainer knows its autoencoder's.
+        return prior::Config::preset(preset).map_or(0, |config| config.rows.min(config.columns));
+    }
     let crops = vqgan::Training::preset(preset).map(|training| training.crops).unwrap_or_default();
-    let least = crops.iter().map(|crops| crops.size).max().unwrap_or(0);
+    crops.iter().map(|crops| crops.size).max().unwrap_or(0)
+}
+
+/// The images for the autoencoder and the prior over its tokens, by data folder.
+fn slices(least: usize, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
     let (images, mut faults) = data::images(folders, hold_out);
     faults.extend(images.iter().filter_map(|image| image.read(least).err()).flatten());
     none_of(faults)?;

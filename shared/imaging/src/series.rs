@@ -34,6 +34,8 @@ pub struct Slice {
     pub units: Units,
     /// DICOM modality, where the file says.
     pub modality: Option<String>,
+    /// The plane through the patient, where a DICOM file says.
+    pub view: Option<dicom::View>,
     /// Position along the slice normal, mm, where the file says.
     pub position_mm: Option<f64>,
 }
@@ -197,6 +199,7 @@ fn read_file_with(path: &Path, options: ReadOptions) -> Result<Vec<Keyed>, Error
         plane,
         units,
         modality: None,
+        view: None,
         position_mm: None,
     };
     match format(path).unwrap_or(Format::Dicom) {
@@ -222,6 +225,7 @@ fn read_file_with(path: &Path, options: ReadOptions) -> Result<Vec<Keyed>, Error
                     let mut slice = slice(name, frame, image.to_plane(frame)?, Units::RealWorld);
                     let attributes = &image.attributes;
                     slice.modality.clone_from(&attributes.modality);
+                    slice.view = attributes.view();
                     slice.position_mm = attributes.slice_position_mm();
                     let order = slice.position_mm.or(attributes.instance_number.map(|number| number as f64));
                     let group = attributes.series_instance_uid.clone().unwrap_or_default();

@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         hold_out: Vec::new(),
         steps: None,
         seed: 1,
+        autoencoder: None,
         settings,
     };
     if kind == "unet" {

@@ -186,6 +186,9 @@ pub struct Models {
     /// The detector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yolo: Option<Digest>,
+    /// The prior over the autoencoder's tokens, where backgrounds are sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<Digest>,
 }
 
 /// An object of the store, with the digest that its bytes must have.
@@ -213,6 +216,9 @@ pub struct TrainRound {
     pub first_step: u64,
     /// Steps that this round makes.
     pub steps: u64,
+    /// The autoencoder whose tokens a prior learns, as its alias stood when the request was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<Digest>,
     /// The training data: every file of the data set by its path below the data folder.
     pub data: DataSet,
 }

@@ -35,6 +35,7 @@ pub use self::{
 /// part of another document, [`Request::validate`] checks the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "few are held at a time; a box would stand in every match")]
 pub enum Request {
     /// Synthetic, labelled images.
     Synthesise(Synthesise),

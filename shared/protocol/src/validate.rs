@@ -4,7 +4,9 @@ use std::{fmt, ops::RangeInclusive};
 
 use crate::{
     Digest, VERSION,
-    request::{BackgroundMode, Candidates, EXEMPLARS, ImageCount, Request, Size, Synthesise, Train},
+    request::{
+        Background, BackgroundMode, Candidates, EXEMPLARS, ImageCount, Request, Size, Synthesise, Train, TrainedModel,
+    },
 };
 
 /// Something that is wrong with a request.
@@ -151,15 +153,30 @@ impl Check {
         self.source("inputs", &request.inputs);
         self.models(request);
         self.lesions(request);
-        if request.background.mode == BackgroundMode::Sample {
-            let allowed = "must be \"reconstruct\": to draw backgrounds takes a learned prior over tokens, which this \
-                           version does not have";
-            self.fault("background.mode", "\"sample\"", allowed);
-        }
-        self.whole("background.draws", request.background.draws.unwrap_or(1).into(), 1..=64);
+        self.background(&request.background);
         self.placement(request);
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
+    }
+
+    fn background(&mut self, background: &Background) {
+        let most = match background.mode {
+            BackgroundMode::Reconstruct => 64,
+            // Each is drawn with its image's own noise.
+            BackgroundMode::Sample => 1,
+        };
+        self.whole("background.draws", background.draws.unwrap_or(1).into(), 1..=most);
+        self.real("background.temperature", background.temperature.unwrap_or(1.0), 0.1..=2.0, "");
+        self.whole("background.top_k", background.top_k.unwrap_or(1).into(), 1..=65_536);
+        if background.mode == BackgroundMode::Reconstruct {
+            let allowed = "must be left out unless background.mode is \"sample\"";
+            if let Some(temperature) = background.temperature {
+                self.fault("background.temperature", temperature, allowed);
+            }
+            if let Some(top_k) = background.top_k {
+                self.fault("background.top_k", top_k, allowed);
+            }
+        }
     }
 
     fn count(&mut self, count: ImageCount) {
@@ -178,7 +195,11 @@ impl Check {
     fn models(&mut self, request: &Synthesise) {
         let models = &request.models;
         let named = [("models.vqgan", Some(&models.vqgan)), ("models.unet", Some(&models.unet))];
-        let optional = [("models.density", models.density.as_ref()), ("models.yolo", models.yolo.as_ref())];
+        let optional = [
+            ("models.density", models.density.as_ref()),
+            ("models.yolo", models.yolo.as_ref()),
+            ("models.prior", models.prior.as_ref()),
+        ];
         for (path, name) in named.into_iter().chain(optional) {
             if let Some(name) = name {
                 self.alias(path, name);
@@ -249,6 +270,12 @@ impl Check {
         self.version(request.version);
         self.alias("name", &request.name);
         self.alias("preset", &request.preset);
+        if let Some(name) = &request.autoencoder {
+            self.alias("autoencoder", name);
+            if request.model != TrainedModel::Prior {
+                self.fault("autoencoder", format!("{name:?}"), "must be left out: only a prior learns tokens of one");
+            }
+        }
         if request.data.is_empty() {
             self.fault("data", "[]", "must name at least one folder alias or prefix");
         }

@@ -41,6 +41,7 @@ fn jobs() -> Vec<Job> {
         unet: Digest::of(b"u"),
         density: Some(Digest::of(b"d")),
         yolo: None,
+        prior: Some(Digest::of(b"p")),
     };
     let images = SynthesiseImages {
         images: ImageRange { first: ImageIndex(8), count: 4 },
@@ -57,6 +58,7 @@ fn jobs() -> Vec<Job> {
         parent: Some(object("c")),
         first_step: 6,
         steps: 3,
+        autoencoder: Some(Digest::of(b"v")),
         data: DataSet { listing: object("l"), files: 100 },
     };
     let wanted = r#"{"version": 1, "input": "a.dcm", "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#;

@@ -263,10 +263,34 @@ fn a_bound_that_follows_from_a_wrong_value_is_not_told() {
 }
 
 #[test]
-fn a_background_that_cannot_be_made_is_refused() {
-    let found = faults(&format!("{SMALLEST}background.mode = \"sample\"\n"));
-    assert_eq!(found.len(), 1);
-    assert!(found[0].1.starts_with("`background.mode` = \"sample\": must be \"reconstruct\""), "{}", found[0].1);
+fn a_sampled_background_has_one_image() {
+    let sampled = format!("{SMALLEST}background.mode = \"sample\"\n");
+    assert_eq!(parse::toml(&sampled).map(|_| ()), Ok(()));
+    // A sampled background is one image's.
+    assert_eq!(
+        paths(&format!("{sampled}background.draws = 2\nmodels.prior = \"a/b\"\n")),
+        ["models.prior", "background.draws"]
+    );
+    assert_eq!(
+        parse::toml(&format!("{sampled}background.temperature = 0.9\nbackground.top_k = 100\n")).map(|_| ()),
+        Ok(())
+    );
+    let text = "background.temperature = 0\nbackground.top_k = 0\n";
+    assert_eq!(paths(&format!("{sampled}{text}")), ["background.temperature", "background.top_k"]);
+    let text = "background.temperature = 1\nbackground.top_k = 9\n";
+    assert_eq!(paths(&format!("{SMALLEST}{text}")), ["background.temperature", "background.top_k"]);
+}
+
+#[test]
+fn only_a_prior_is_trained_over_an_autoencoder() {
+    let text = |model: &str| {
+        format!(
+            "version = 1\nkind = \"train\"\nname = \"n\"\nmodel = \"{model}\"\npreset = \"tiny\"\ndata = [\"a\"]\nsteps = 9\n\
+             autoencoder = \"default\""
+        )
+    };
+    assert_eq!(parse::toml(&text("prior")).map(|_| ()), Ok(()));
+    assert_eq!(paths(&text("unet")), ["autoencoder"]);
 }
 
 #[test]

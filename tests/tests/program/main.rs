@@ -11,6 +11,7 @@ mod kill;
 mod models;
 mod output;
 mod requests;
+mod sample;
 mod score;
 mod study;
 mod train;

@@ -73,3 +73,24 @@ fn what_cannot_be_trained_is_refused() {
     bench.run(&singan).complains(2, &["lesions/one.png is 48 x 48 pixels", "lesions/one.mask.png is 48 x 44"]);
     assert!(bench.run(&["status"]).expect(0).is_empty(), "nothing refused is recorded");
 }
+
+#[test]
+fn a_prior_is_trained_over_the_tokens_of_an_autoencoder_and_names_it() {
+    let bench = Bench::new();
+    let folder = data(&bench);
+    let train =
+        ["train", "prior", "--data", folder.to_str().unwrap(), "--preset", "tiny", "--steps", "4", "--name", "drawn"];
+    bench.run(&[&train[..], &["--autoencoder", "nobody"]].concat()).complains(2, &["vqgan model `nobody`"]);
+    bench.run(&train).expect(0);
+    let list = bench.run(&["model", "list", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(list.expect(0)).unwrap();
+    let digest = |name: &str| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name);
+        row.unwrap_or_else(|| panic!("{name} is not in {rows}"))["digest"].as_str().unwrap().to_owned()
+    };
+    let folder = bench.state().join("cache/models/prior").join(digest("drawn"));
+    let description: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("model.json")).unwrap()).unwrap();
+    let configuration = &description["configuration"];
+    assert_eq!(configuration["autoencoder"], digest("lung-ct-512"));
+    assert_eq!(configuration["config"]["codes"], 1024, "the autoencoder's");
+}

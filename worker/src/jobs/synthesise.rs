@@ -178,8 +178,8 @@ impl Work<'_> {
     /// One image through all stages. Its failure concerns no other image.
     fn image(&self, clock: &mut Clock, index: ImageIndex, input: Option<&Object>) -> Result<Made, Failure> {
         let scene = match input {
-            Some(object) => self.scenes.get_or_make(object.sha256, || self.scene(clock, input))?,
-            None => Arc::new(self.scene(clock, None)?),
+            Some(object) => self.scenes.get_or_make(object.sha256, || self.scene(clock, object))?,
+            None => Arc::new(self.sampled_scene(clock, index)?),
         };
         let spacing_mm = scene.background.spacing_mm();
         let lesions = self.stage(clock, Stage::Lesions, |pipeline| pipeline.lesions(index, spacing_mm))?;
@@ -194,11 +194,18 @@ impl Work<'_> {
     }
 
     /// The background of a source, and where lesions may be in it.
-    fn scene(&self, clock: &mut Clock, input: Option<&Object>) -> Result<Scene, Failure> {
+    fn scene(&self, clock: &mut Clock, input: &Object) -> Result<Scene, Failure> {
         let source = self.stage(clock, Stage::Inputs, |pipeline| pipeline.input(self.environment, input))?;
         let background = self.stage(clock, Stage::Background, |pipeline| pipeline.background(&source))?;
         let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
-        Ok(Scene { source_sha256: source.sha256, background, anatomy })
+        Ok(Scene { source_sha256: Some(source.sha256), background, anatomy })
+    }
+
+    /// The background of an image that has no source, and where lesions may be in it.
+    fn sampled_scene(&self, clock: &mut Clock, index: ImageIndex) -> Result<Scene, Failure> {
+        let background = self.stage(clock, Stage::Background, |pipeline| pipeline.sampled_background(index))?;
+        let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
+        Ok(Scene { source_sha256: None, background, anatomy })
     }
 
     fn stage<T>(

@@ -5,12 +5,7 @@ use hiresmed_imaging::{
     Plane, Spacing, Window, dicom, raster,
     resample::{Filter, resize},
 };
-use hiresmed_protocol::{
-    Digest,
-    job::Object,
-    outcome::Stage,
-    request::{BackgroundMode, Size},
-};
+use hiresmed_protocol::{Digest, job::Object, outcome::Stage, request::Size};
 
 use super::Pipeline;
 use crate::{Environment, jobs::Failure};
@@ -31,12 +26,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Permanent where the file cannot be decoded correctly, is colour, or has no spacing; the reason names the file.
-    pub fn input(&self, environment: &Environment, object: Option<&Object>) -> Result<Source, Failure> {
-        let (Some(object), BackgroundMode::Reconstruct) = (object, self.request.background.mode) else {
-            return Err(refuse(anyhow::anyhow!(
-                "backgrounds cannot be sampled yet: there is no prior over tokens; set background.mode to \"reconstruct\""
-            )));
-        };
+    pub fn input(&self, environment: &Environment, object: &Object) -> Result<Source, Failure> {
         let (name, bytes) = fetch(environment, object)?;
         let plane = decode(&bytes, name, self.autoencoder.window())?;
         let plane = to_size(plane, &self.request.size, name)?;

@@ -7,13 +7,13 @@ use std::time::Instant;
 use anyhow::Context as _;
 use hiresmed_compositing::{Blend, Compositor};
 use hiresmed_inference::{Runtime, Session, SessionOptions, package::Package};
-use hiresmed_models::{density::Prior, singan::Generator, unet::DangerZones, vqgan::Autoencoder};
+use hiresmed_models::{density::Prior, prior::TokenPrior, singan::Generator, unet::DangerZones, vqgan::Autoencoder};
 use hiresmed_protocol::{
     Digest,
     job::Models,
     manifest::Execution,
     outcome::Stage,
-    request::{self, Synthesise},
+    request::{self, BackgroundMode, Synthesise},
 };
 
 use crate::{Environment, jobs::Failure};
@@ -22,6 +22,8 @@ use crate::{Environment, jobs::Failure};
 pub struct Pipeline {
     pub(super) request: Synthesise,
     pub(super) autoencoder: Arc<Autoencoder>,
+    /// Where backgrounds are sampled.
+    pub(super) prior: Option<Arc<TokenPrior>>,
     /// Lesion models by their digest, sorted.
     pub(super) lesions: Vec<(Digest, Arc<Generator>)>,
     pub(super) locator: Locator,
@@ -71,8 +73,14 @@ impl Pipeline {
             ("density".to_owned(), density),
         ]);
         digests.extend(models.yolo.map(|digest| ("yolo".to_owned(), digest)));
+        let prior = match request.background.mode {
+            BackgroundMode::Sample => models.prior,
+            BackgroundMode::Reconstruct => None,
+        };
+        digests.extend(prior.map(|digest| ("prior".to_owned(), digest)));
         Ok(Self {
             request: request.clone(),
+            prior: prior.map(|digest| Self::prior(&loader, &digest, &models.vqgan)).transpose()?,
             autoencoder: loader.model("vqgan", &models.vqgan, |package| {
                 Ok(Autoencoder::open(package, &loader.runtime, &loader.large)?)
             })?,
@@ -99,6 +107,23 @@ impl Pipeline {
     /// The runtime's.
     pub(crate) fn give_back_memory(&self) -> Result<(), hiresmed_inference::session::Error> {
         Session::give_back_memory(&self.runtime)
+    }
+}
+
+impl Pipeline {
+    /// Opens the prior over the tokens of `vqgan`.
+    fn prior(loader: &Loader<'_>, digest: &Digest, vqgan: &Digest) -> Result<Arc<TokenPrior>, Failure> {
+        let open = |package: &Package| Ok(TokenPrior::open(package, &loader.runtime, &loader.large)?);
+        let prior = loader.model("prior", digest, open)?;
+        let own = prior.autoencoder();
+        if own != vqgan.to_string() {
+            return Err(refuse(anyhow::anyhow!(
+                "the prior {} has learned the tokens of the autoencoder {own}, and models.vqgan is {vqgan}: its tokens would be \
+                 decoded to something else; set models.vqgan to \"{own}\", or models.prior to one of {vqgan}",
+                digest.short()
+            )));
+        }
+        Ok(prior)
     }
 }
 

@@ -96,7 +96,7 @@ impl Pipeline {
             danger_zones,
             candidates,
             yolo,
-            input_sha256: Some(scene.source_sha256),
+            input_sha256: scene.source_sha256,
             mode: self.request.background.mode,
             blend: self.request.blend,
             spacing_mm: [background.spacing.row_mm, background.spacing.column_mm],

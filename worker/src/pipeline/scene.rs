@@ -10,8 +10,8 @@ use super::{Anatomy, Background};
 /// A background with its anatomy.
 #[derive(Debug)]
 pub struct Scene {
-    /// Digest of the source image.
-    pub source_sha256: Digest,
+    /// Digest of the source image; none where the background was sampled.
+    pub source_sha256: Option<Digest>,
     /// The pixels.
     pub background: Background,
     /// Where lesions may be in it.
@@ -70,7 +70,7 @@ mod tests {
         let plane = Plane::filled(4, 4, value);
         let mask = Mask::empty(4, 4);
         Ok(Scene {
-            source_sha256: Digest::of(b"source"),
+            source_sha256: Some(Digest::of(b"source")),
             background: Background { plane: plane.clone(), spacing: Spacing::square(1.0) },
             anatomy: Anatomy { weights: plane, permissible: mask.clone(), body: mask },
         })

@@ -17,7 +17,7 @@ const LOG_EVERY: u64 = 50;
 /// What to train, and where.
 #[derive(Debug, clap::Args)]
 pub struct RunOptions {
-    /// Kind of model: vqgan, singan or unet.
+    /// Kind of model: vqgan, singan, unet or prior.
     #[arg(long, value_parser = kind)]
     kind: Kind,
     /// Preset of architecture and training, such as ct512.
@@ -42,6 +42,9 @@ pub struct RunOptions {
     /// Seed of initialisation, data order and augmentation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Folder of the autoencoder's package whose tokens a prior learns.
+    #[arg(long)]
+    autoencoder: Option<PathBuf>,
     /// Checkpoint to start from where the folder has none.
     #[arg(long)]
     from: Option<PathBuf>,
@@ -55,7 +58,7 @@ pub struct RunOptions {
 
 fn kind(text: &str) -> Result<Kind, String> {
     let value = serde_json::Value::String(text.to_owned());
-    serde_json::from_value(value).map_err(|_| format!("{text:?} is not vqgan, singan or unet"))
+    serde_json::from_value(value).map_err(|_| format!("{text:?} is not vqgan, singan, unet or prior"))
 }
 
 /// Trains until the training is complete or `stop` is set (seen between steps). Calling it again goes on.
@@ -81,6 +84,7 @@ pub fn run(options: RunOptions, stop: &AtomicBool) -> anyhow::Result<()> {
         hold_out: options.hold_out,
         steps: options.steps,
         seed: options.seed,
+        autoencoder: options.autoencoder,
         settings,
     };
     let budget = Budget { steps: None, duration: Some(Duration::from_secs(options.round_seconds)) };
@@ -139,6 +143,7 @@ mod tests {
             steps: Some(3),
             round_seconds: 300,
             seed: 1,
+            autoencoder: None,
             from: None,
             settings: None,
             threads: Some(1),

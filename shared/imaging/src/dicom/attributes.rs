@@ -109,9 +109,43 @@ impl Attributes {
 
     /// Position along the normal of the image plane, mm; orders the slices of a series. `None` without a geometry.
     pub fn slice_position_mm(&self) -> Option<f64> {
-        let (position, o) = (self.position_mm?, self.orientation?);
-        let normal = [o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]];
+        let (position, normal) = (self.position_mm?, self.normal()?);
         Some(position.iter().zip(normal).map(|(a, b)| a * b).sum())
+    }
+
+    /// The plane through the patient that the image is nearest to. `None` without an orientation.
+    pub fn view(&self) -> Option<View> {
+        // Axes of the patient (PS3.3 C.7.6.2.1.1): x to the left, y to the back, z to the head.
+        let views = [View::Sagittal, View::Coronal, View::Axial];
+        let nearest = self.normal()?.into_iter().map(f64::abs).zip(views).max_by(|a, b| a.0.total_cmp(&b.0));
+        nearest.filter(|(cosine, _)| *cosine > 0.0).map(|(_, view)| view)
+    }
+
+    fn normal(&self) -> Option<[f64; 3]> {
+        let o = self.orientation?;
+        Some([o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]])
+    }
+}
+
+/// A plane through the patient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Across the body.
+    Axial,
+    /// Along the body, from left to right.
+    Coronal,
+    /// Along the body, from front to back.
+    Sagittal,
+}
+
+impl View {
+    /// The name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Axial => "axial",
+            Self::Coronal => "coronal",
+            Self::Sagittal => "sagittal",
+        }
     }
 }
 
@@ -121,5 +155,19 @@ fn spacing(values: &[f64]) -> Option<Spacing> {
             Some(Spacing { row_mm: *row_mm, column_mm: *column_mm })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_orientation_tells_the_view() {
+        let view = |orientation| Attributes { orientation, ..Attributes::default() }.view();
+        assert_eq!(view(Some([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])), Some(View::Axial));
+        assert_eq!(view(Some([1.0, 0.0, 0.0, 0.0, 0.0, -1.0])), Some(View::Coronal));
+        assert_eq!(view(Some([0.0, 1.0, 0.0, 0.0, 0.1, -1.0])), Some(View::Sagittal));
+        assert_eq!((view(None), view(Some([0.0; 6]))), (None, None));
     }
 }

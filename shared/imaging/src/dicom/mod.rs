@@ -11,6 +11,6 @@ mod frames;
 mod image;
 pub mod write;
 
-pub use attributes::Attributes;
+pub use attributes::{Attributes, View};
 pub use image::{DicomImage, Frame, ReadOptions, from_bytes, read, read_with};
 pub(crate) use image::{describe, read_bounded};

@@ -26,6 +26,8 @@ pub(super) fn faults(kind: Kind, graphs: &Graphs<'_>, models: &Models<'_>, runti
         Kind::Unet => run.same_size("segment"),
         Kind::Singan => run.generator(),
         Kind::Yolo => run.detector(),
+        Kind::Prior if graphs.contains_key("predict") => run.masked_prior(),
+        Kind::Prior => run.autoregressive_prior(),
         _ => Ok(()),
     };
     result.err().into_iter().collect()
@@ -80,6 +82,47 @@ impl Run<'_> {
         Err(format!("graph detect: a dry run gave {shape:?}, which is neither [N, 4 + classes, n] nor [N, n, 6]"))
     }
 
+    fn masked_prior(&self) -> Result<(), String> {
+        let [rows, columns] = [1, 2].map(|axis| self.size("predict", 0, axis));
+        let (rows, columns) = (rows?, columns?);
+        let inputs = vec![zeros("predict", [1, rows, columns])?, zeros("predict", [1, 2])?];
+        let logits = self.first_output("predict", inputs)?;
+        if let [1, places, codes] = *logits.shape()
+            && places == rows * columns
+            && codes > 0
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "graph predict: {columns} x {rows} tokens gave {:?}, not [1, {}, K]",
+            logits.shape(),
+            rows * columns
+        ))
+    }
+
+    fn autoregressive_prior(&self) -> Result<(), String> {
+        let [layers, heads, width] = [0, 2, 4].map(|axis| self.size("step", 3, axis));
+        let none = [layers?, 1, heads?, 0, width?];
+        let none = || Tensor::f32(none, Vec::new()).map_err(|error| format!("graph step: {error}"));
+        let inputs = vec![zeros("step", [1, 1])?, zeros("step", [1])?, zeros("step", [1, 2])?, none()?, none()?];
+        let logits = self.first_output("step", inputs)?;
+        match *logits.shape() {
+            [1, 1, codes] if codes > 0 => Ok(()),
+            _ => Err(format!("graph step: one token gave {:?}, not [1, 1, K]", logits.shape())),
+        }
+    }
+
+    /// A size that an input must fix.
+    fn size(&self, role: &str, index: usize, axis: usize) -> Result<usize, String> {
+        let port = self.models.get(role).and_then(|model| model.inputs.get(index));
+        match port.and_then(|port| super::fixed(port, axis)).and_then(|size| usize::try_from(size).ok()) {
+            Some(size @ 1..=4096) => Ok(size),
+            _ => Err(format!(
+                "graph {role}: axis {axis} of its input {index} is not fixed between 1 and 4096; export it so"
+            )),
+        }
+    }
+
     /// Zeros in the shape of an input, with open dimensions filled in: one image of so many channels and of this side.
     fn input(&self, role: &str, index: usize, open: [usize; 2]) -> Result<Tensor, String> {
         let port = self.models.get(role).and_then(|model| model.inputs.get(index));
@@ -103,6 +146,12 @@ impl Run<'_> {
         let outputs = session.run(&named).map_err(failed)?;
         outputs.into_iter().next().map(|(_, tensor)| tensor).ok_or_else(|| format!("graph {role} gave no output"))
     }
+}
+
+fn zeros(role: &str, shape: impl Into<Vec<usize>>) -> Result<Tensor, String> {
+    let shape = shape.into();
+    let count = shape.iter().product();
+    Tensor::i64(shape, vec![0; count]).map_err(|error| format!("graph {role}: {error}"))
 }
 
 fn input_shape(port: &Port, [channels, side]: [usize; 2]) -> Vec<usize> {

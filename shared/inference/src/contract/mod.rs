@@ -49,7 +49,19 @@ const GENERATE: Role = Role {
     repeats_input: true,
     ..role("generate", &[IMAGE], &[IMAGE], "noises f32[N, c, h, w], coarse to fine, to image and mask f32[N, 2, h, w]")
 };
-const PREDICT: Role = role("predict", &[(I64, 2)], &[(F32, 3)], "tokens i64[N, T] to logits f32[N, T, K]");
+const PREDICT: Role = role(
+    "predict",
+    &[TOKENS, (I64, 2)],
+    &[(F32, 3)],
+    "tokens i64[N, h, w] (K where hidden) and conditions i64[N, 2] to logits f32[N, h * w, K]",
+);
+const STEP: Role = role(
+    "step",
+    &[(I64, 2), (I64, 1), (I64, 2), (F32, 5), (F32, 5)],
+    &[(F32, 3), (F32, 5), (F32, 5)],
+    "token i64[N, 1], place i64[1], conditions i64[N, 2], keys and values f32[layers, N, heads, T, d] to logits f32[N, 1, K], \
+     keys and values of T + 1 places",
+);
 
 /// The sets of roles, any of which makes a model of this kind; `None` where the kind's contract is not fixed yet.
 fn alternatives(kind: Kind) -> Option<Vec<Vec<Role>>> {
@@ -58,7 +70,7 @@ fn alternatives(kind: Kind) -> Option<Vec<Vec<Role>>> {
         Kind::Unet => Some(vec![vec![SEGMENT]]),
         Kind::Yolo => Some(vec![vec![DETECT]]),
         Kind::Singan => Some(vec![vec![GENERATE]]),
-        Kind::Prior => Some(vec![vec![PREDICT]]),
+        Kind::Prior => Some(vec![vec![PREDICT], vec![STEP]]),
         Kind::Density => Some(vec![vec![]]),
         Kind::Ddpm | Kind::Styleswin => None,
     }

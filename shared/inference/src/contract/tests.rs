@@ -128,3 +128,29 @@ fn detectors_come_in_two_layouts() {
     assert!(check_graphs(Kind::Yolo, &[("detect", detector([1, 300, 6]))]).is_empty());
     assert!(check_graphs(Kind::Yolo, &[("detect", detector([1, 4, 5]))])[0].contains("neither"));
 }
+
+#[test]
+fn a_prior_gives_logits_for_every_token_of_a_map_whose_size_is_fixed() {
+    let prior = |rows: Dim, places: usize, inputs: usize| {
+        graph(|graph| {
+            graph.input("tokens", I64, &["N".into(), rows, 3.into()]);
+            if inputs > 1 {
+                graph.input("conditions", I64, &["N".into(), 2.into()]);
+            }
+            let logits = graph.constant_f32("likely", &[1, places, 5], &vec![0.0; places * 5]);
+            (logits, F32, vec!["N".into(), "T".into(), 5.into()])
+        })
+    };
+    let faults = |graph: Vec<u8>| check_graphs(Kind::Prior, &[("predict", graph)]).join("\n");
+    assert_eq!(faults(prior(2.into(), 6, 2)), "");
+    for (graph, part) in [
+        (prior(2.into(), 5, 2), "3 x 2 tokens gave [1, 5, 5], not [1, 6, K]"),
+        (prior("h".into(), 6, 2), "axis 1 of its input 0 is not fixed"),
+        (prior(2.into(), 6, 1), "it has 1 inputs, not 2"),
+    ] {
+        let found = faults(graph);
+        assert!(found.contains(part), "{part:?} in {found:?}");
+    }
+    let text = check_graphs(Kind::Prior, &[("step", prior(2.into(), 6, 2))]).join("\n");
+    assert!(text.contains("it has 2 inputs, not 5"), "{text}");
+}

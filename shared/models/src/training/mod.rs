@@ -57,6 +57,8 @@ pub enum Kind {
     Singan,
     /// U-Net danger zones.
     Unet,
+    /// Prior over the tokens of an autoencoder.
+    Prior,
 }
 
 /// What to train, on what.
@@ -77,6 +79,9 @@ pub struct Specification {
     pub steps: Option<u64>,
     /// Seed of initialisation, data order and augmentation.
     pub seed: u64,
+    /// Folder of the autoencoder's package whose tokens are learned; for a prior, and for nothing else.
+    #[serde(default)]
+    pub autoencoder: Option<PathBuf>,
     /// Fields of the kind's training settings that replace the preset's, as a JSON object.
     #[serde(default)]
     pub settings: serde_json::Value,
@@ -126,7 +131,23 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Vqgan => Ok(Box::new(crate::vqgan::Learner::open(specification, parent)?)),
         Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
         Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
+        Kind::Prior => Ok(Box::new(crate::prior::Learner::open(specification, parent)?)),
     }
+}
+
+/// `base` with the members of the JSON object `fields` in place of its own; of anything else than an object nothing is taken.
+///
+/// # Errors
+/// A member that `base` does not have, or of another type.
+pub(crate) fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(
+    base: &T,
+    fields: &serde_json::Value,
+) -> Result<T, serde_json::Error> {
+    let mut value = serde_json::to_value(base)?;
+    if let (Some(target), Some(fields)) = (value.as_object_mut(), fields.as_object()) {
+        target.extend(fields.clone());
+    }
+    serde_json::from_value(value)
 }
 
 /// Sets the number of threads of one libtorch operation, in this process.

@@ -280,10 +280,10 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
     let config = Config::preset(&specification.preset).ok_or_else(unknown)?;
     let training = Training::preset(&specification.preset).ok_or_else(unknown)?;
     let mut faults = Vec::new();
-    let config = overlay(&config, &specification.settings["config"])
+    let config = training::overlay(&config, &specification.settings["config"])
         .map_err(|fault| faults.push(format!("config: {fault}")))
         .ok();
-    let training = overlay(&training, &specification.settings["training"])
+    let training = training::overlay(&training, &specification.settings["training"])
         .map_err(|fault| faults.push(format!("training: {fault}")))
         .ok();
     let (Some(config), Some(mut training)) = (config, training) else {
@@ -293,17 +293,4 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
     faults.extend(config.faults());
     faults.extend(training.faults(&config));
     if faults.is_empty() { Ok((config, training)) } else { Err(Error::Specification(faults)) }
-}
-
-fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(
-    base: &T,
-    fields: &serde_json::Value,
-) -> Result<T, serde_json::Error> {
-    let mut value = serde_json::to_value(base)?;
-    if let (Some(target), Some(fields)) = (value.as_object_mut(), fields.as_object()) {
-        for (key, field) in fields {
-            target.insert(key.clone(), field.clone());
-        }
-    }
-    serde_json::from_value(value)
 }

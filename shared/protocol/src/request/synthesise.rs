@@ -123,11 +123,21 @@ pub struct ModelNames {
     /// The lesion detector. Default: alias `default`, where `placement.location` wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yolo: Option<String>,
+    /// The prior over the autoencoder's tokens. Default: alias `default`, where `background.mode` is `sample`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<String>,
 }
 
 impl Default for ModelNames {
     fn default() -> Self {
-        Self { vqgan: default_alias(), singan: Vec::new(), unet: default_alias(), density: None, yolo: None }
+        Self {
+            vqgan: default_alias(),
+            singan: Vec::new(),
+            unet: default_alias(),
+            density: None,
+            yolo: None,
+            prior: None,
+        }
     }
 }
 
@@ -176,7 +186,7 @@ impl Default for Millimetres {
 }
 
 /// How backgrounds are made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Background {
     /// Default `reconstruct`.
@@ -184,9 +194,16 @@ pub struct Background {
     pub mode: BackgroundMode,
     /// How many images in a row are made from one background, each with lesions of its own: 1 to 64. A background takes most of
     /// an image's time. Default: as many as each input has to be used anyway for `count` images, at most 8;
-    /// 8 for an unbounded request.
+    /// 8 for an unbounded request. A sampled background is one image's: 1, and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draws: Option<u32>,
+    /// Where backgrounds are sampled, what divides the logits of their tokens: 0.1 to 2; under 1 keeps to what is likely. Default:
+    /// the prior's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Where backgrounds are sampled, how many of the likeliest codes a token is drawn from: 1 to 65,536. Default: the prior's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
 }
 
 /// Where a background's tokens come from.

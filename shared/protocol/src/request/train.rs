@@ -26,6 +26,10 @@ pub struct Train {
     /// From which data order, initial weights and noise are derived: 0 to 2^53 - 1. Default 0.
     #[serde(default)]
     pub seed: u64,
+    /// For a prior, the autoencoder whose tokens it learns, by alias, digest, or a unique prefix of one. Default: the alias
+    /// `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<String>,
     /// What is kept out of training: a series by its folder, an image by its name, or `prefix*`; the scores are theirs. Default: none.
     #[serde(default)]
     pub hold_out: Vec<String>,
@@ -48,6 +52,8 @@ pub enum TrainedModel {
     Singan,
     /// The permissible region (equation 15).
     Unet,
+    /// The prior over an autoencoder's tokens (METHOD 2).
+    Prior,
 }
 
 impl TrainedModel {
@@ -57,6 +63,7 @@ impl TrainedModel {
             TrainedModel::Vqgan => "vqgan",
             TrainedModel::Singan => "singan",
             TrainedModel::Unet => "unet",
+            TrainedModel::Prior => "prior",
         }
     }
 }

@@ -105,17 +105,21 @@ fn finish(
 fn specification(work: &TrainRound, environment: &Environment) -> Result<Specification, Failure> {
     let request = &work.request;
     let (root, folders) = data_set(work, environment)?;
+    let autoencoder =
+        work.autoencoder.as_ref().map(|digest| environment.package_folder("vqgan", digest)).transpose()?;
     Ok(Specification {
         kind: match request.model {
             TrainedModel::Vqgan => Kind::Vqgan,
             TrainedModel::Singan => Kind::Singan,
             TrainedModel::Unet => Kind::Unet,
+            TrainedModel::Prior => Kind::Prior,
         },
         preset: request.preset.clone(),
         data: folders.iter().map(|name| root.join(name)).collect(),
         hold_out: request.hold_out.clone(),
         steps: Some(request.steps),
         seed: request.seed,
+        autoencoder,
         settings: serde_json::Value::Null,
     })
 }
