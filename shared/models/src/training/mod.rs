@@ -57,6 +57,8 @@ pub enum Kind {
     Singan,
     /// U-Net danger zones.
     Unet,
+    /// YOLO11 lesion detector.
+    Yolo,
 }
 
 /// What to train, on what.
@@ -126,6 +128,7 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Vqgan => Ok(Box::new(crate::vqgan::Learner::open(specification, parent)?)),
         Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
         Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
+        Kind::Yolo => Ok(Box::new(crate::yolo::Learner::open(specification, parent)?)),
     }
 }
 
