@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
-use hiresmed_models::{singan, unet, vqgan};
+use hiresmed_models::{singan, unet, vqgan, yolo};
 use hiresmed_protocol::{
     Class, Request, RequestId, VERSION,
     request::{Train, TrainedModel},
@@ -24,7 +24,8 @@ pub struct Arguments {
     #[arg(value_enum)]
     model: Model,
     /// Folders with the images, each walked recursively: slices for vqgan; NAME.png or NAME.dcm beside NAME.mask.png for unet,
-    /// and one such pair for singan
+    /// and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels` beside `images`) or in a
+    /// COCO list
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The network's and the training's configuration by name
@@ -55,6 +56,8 @@ enum Model {
     Singan,
     /// The region where a lesion may lie
     Unet,
+    /// The detector of lesions
+    Yolo,
 }
 
 /// Runs the command.
@@ -116,6 +119,7 @@ fn steps(arguments: &Arguments) -> Result<u64> {
             (steps, &singan::Training::PRESETS)
         }
         Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
+        Model::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
@@ -127,6 +131,7 @@ impl From<Model> for TrainedModel {
             Model::Vqgan => Self::Vqgan,
             Model::Singan => Self::Singan,
             Model::Unet => Self::Unet,
+            Model::Yolo => Self::Yolo,
         }
     }
 }

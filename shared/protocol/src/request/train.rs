@@ -48,6 +48,8 @@ pub enum TrainedModel {
     Singan,
     /// The permissible region (equation 15).
     Unet,
+    /// The lesion detector (equation 14).
+    Yolo,
 }
 
 impl TrainedModel {
@@ -57,6 +59,7 @@ impl TrainedModel {
             TrainedModel::Vqgan => "vqgan",
             TrainedModel::Singan => "singan",
             TrainedModel::Unet => "unet",
+            TrainedModel::Yolo => "yolo",
         }
     }
 }

@@ -102,6 +102,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
             TrainedModel::Vqgan => Kind::Vqgan,
             TrainedModel::Singan => Kind::Singan,
             TrainedModel::Unet => Kind::Unet,
+            TrainedModel::Yolo => Kind::Yolo,
         },
         preset: request.preset.clone(),
         data: folders.iter().map(|name| root.join(name)).collect(),
