@@ -168,17 +168,17 @@ fn card(parameters: u64, steps: &str, scores: &Scores, proposed: &Scores, images
     let percent = |share: Option<f64>| share.map_or("undefined".to_owned(), |share| format!("{:.1} %", share * 100.0));
     format!(
         "# Detector `kidney-stones`\n\n\
-        A YOLO11-shaped detector of {parameters} parameters on one grey channel, one class: kidney stones in coronal non-contrast CT crops \
+        A YOLO11-shaped detector of {parameters} parameters on one grey channel, one class: kidney stones in coronal non-contrast CT of the abdomen \
         (equation 14's location model). Its finest level has a stride of 4 px, since the median stone of the set is 11 x 9 px; an image is \
         letterboxed into 416 x 416.\n\n\
-        - **Data**: 240 coronal crops of 391 x 320 px with 497 boxes, of 80 exams; {images} images of {exams} exams (every fifth by name) were \
+        - **Data**: 240 coronal slices of 391 x 320 px with 497 boxes, of 80 exams; {images} images of {exams} exams (every fifth by name) were \
         held out, {steps} steps of 8 cut-outs on the others. The source was augmented before it was exported (flips, rotations of 10 degrees), so that \
         sides mean nothing in it; its files say nothing of their intensity window, and the window in `model.json` is nominal.\n\
         - **Held-out scores** ({} boxes, IoU of 0.5): at a score of {THRESHOLD} precision {} and recall {} ({} boxes found); AP50 {}. At the threshold of \
         candidates ({}) recall is {}. Boxes of few pixels fail an IoU of 0.5 by one pixel. No threshold or setting was chosen on these images; they are \
         of one source, and say nothing of other scanners.\n\
         - **By eye**: `held-out.png`, images at equal steps through the held-out ones; green as labelled, red as found.\n\
-        - **Limits**: it knows crops about a kidney and nothing else. On whole slices, other planes, or other organs its candidates mean nothing; it is no \
+        - **Limits**: it knows coronal slices through the kidneys and nothing else. On other planes and other organs its candidates mean nothing; it is no \
         default, name it in `models.yolo`.\n\
         - **Attribution and licence**: images and boxes by Roboflow Universe user tez-nwkf5, set tez_roi_aug, version 3, CC BY 4.0; cropped, resampled and \
         augmented for training. These weights: CC BY 4.0. Not for diagnosis.\n",
