@@ -54,7 +54,7 @@ fn run(data: &Path, out: &Path) -> Fallible<()> {
         preset: "stone".to_owned(),
         data: vec![PathBuf::from(data)],
         hold_out: held_out(data)?.into_iter().map(|exam| format!("{exam}_*")).collect(),
-        steps: std::env::var("STEPS").ok().and_then(|steps| steps.parse().ok()),
+        steps: None,
         seed: 1,
         settings: serde_json::Value::Null,
     };

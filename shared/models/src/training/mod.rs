@@ -84,6 +84,24 @@ pub struct Specification {
     pub settings: serde_json::Value,
 }
 
+impl Specification {
+    /// The kind's training settings: `preset` with this specification's fields over it.
+    ///
+    /// # Errors
+    /// [`Error::Specification`] for a field that the kind does not have, or of another type.
+    pub fn over<T>(&self, preset: T) -> Result<T, Error>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let fault = |cause: serde_json::Error| Error::Specification(vec![format!("settings: {cause}")]);
+        let mut value = serde_json::to_value(preset).map_err(fault)?;
+        if let (Some(fields), Some(changes)) = (value.as_object_mut(), self.settings.as_object()) {
+            fields.extend(changes.clone());
+        }
+        serde_json::from_value(value).map_err(fault)
+    }
+}
+
 /// Training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -182,7 +182,7 @@ impl Training {
     /// Names that [`preset`](Self::preset) knows.
     pub const PRESETS: [&'static str; 3] = ["tiny", "stone", "n"];
 
-    /// `tiny` (seconds, for tests), `stone` (what ships: small lesions, an hour on two cores) or `n` (YOLO11n).
+    /// `tiny` (seconds, for tests), `stone` (what ships: small lesions, half an hour on two cores) or `n` (YOLO11n).
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "tiny" => Some(Self {
@@ -200,7 +200,7 @@ impl Training {
             }),
             "stone" => Some(Self {
                 config: Config { width: 8, bins: 8, finest_stride: 4, side: 416, ..Config::N },
-                steps: 3000,
+                steps: 1700,
                 batch: 8,
                 crop: 256,
                 learning_rate: 2e-3,
