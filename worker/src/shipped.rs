@@ -15,8 +15,9 @@ use hiresmed_services::store::{self, Store};
 /// Names the folder with `models/` and `sample/`, where it does not lie in `infra/pack` above the program.
 const VARIABLE: &str = "HIRESMED_PACK";
 
-/// Kinds of which a request needs one, and so has a default.
-const WITH_DEFAULT: [&str; 5] = ["vqgan", "unet", "density", "yolo", "prior"];
+/// Kinds of which a request needs one, and so has a default. A detector is no such kind: the one that comes with the project finds
+/// stones in coronal slices, and the series that come with it are of lungs.
+const WITH_DEFAULT: [&str; 4] = ["vqgan", "unet", "density", "prior"];
 
 /// The folder of what comes with the project, if it is there.
 pub fn folder() -> Option<PathBuf> {

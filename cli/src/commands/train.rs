@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
-use hiresmed_models::{prior, singan, unet, vqgan};
+use hiresmed_models::{prior, singan, unet, vqgan, yolo};
 use hiresmed_protocol::{
     Class, Request, RequestId, VERSION,
     request::{Train, TrainedModel},
@@ -23,8 +23,9 @@ pub struct Arguments {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan and prior; NAME.png or NAME.dcm beside NAME.mask.png for unet,
-    /// and one such pair for singan
+    /// Folders with the images, each walked recursively: slices for vqgan and prior; NAME.png or NAME.dcm beside NAME.mask.png for
+    /// unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels` beside `images`) or in
+    /// a COCO list
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The network's and the training's configuration by name
@@ -60,6 +61,8 @@ enum Model {
     Unet,
     /// The tokens of an autoencoder, to sample backgrounds
     Prior,
+    /// The detector of lesions
+    Yolo,
 }
 
 /// Runs the command.
@@ -123,6 +126,7 @@ fn steps(arguments: &Arguments) -> Result<u64> {
         }
         Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
         Model::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
+        Model::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
@@ -135,6 +139,7 @@ impl From<Model> for TrainedModel {
             Model::Singan => Self::Singan,
             Model::Unet => Self::Unet,
             Model::Prior => Self::Prior,
+            Model::Yolo => Self::Yolo,
         }
     }
 }

@@ -3,14 +3,15 @@
 //! What is held out is left out here: neither those images nor their names reach the store.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use hiresmed_models::{
-    data::{self, Pair},
-    prior, singan, vqgan,
+    data::{self, Boxed, Pair},
+    prior, singan, vqgan, yolo,
 };
 use hiresmed_protocol::{SiteId, request::TrainedModel};
 use hiresmed_services::store::Store;
@@ -28,19 +29,28 @@ type Files = Vec<(String, PathBuf)>;
 #[derive(Debug)]
 pub struct Data {
     folders: Vec<Files>,
+    /// Label files that were written for storing; they go with it.
+    _written: Option<tempfile::TempDir>,
 }
 
 impl Data {
-    /// Finds the images, or for networks that learn a mask the pairs, below `folders` without those that `hold_out` names, and
-    /// reads each: what the training would refuse is refused here.
+    /// Finds the images, or for networks that learn a mask the pairs, or for a detector the images with boxes, below `folders` without
+    /// those that `hold_out` names, and reads each: what the training would refuse is refused here.
     ///
     /// # Errors
     /// Every fault, by the user's own names.
     pub fn check(model: TrainedModel, preset: &str, folders: &[PathBuf], hold_out: &[String]) -> Result<Self> {
         let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
+        let mut written = None;
         let files = match model {
             TrainedModel::Vqgan | TrainedModel::Prior => slices(least(model, preset), &folders, hold_out)?,
             TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
+            TrainedModel::Yolo => {
+                let labels = tempfile::tempdir().context("no temporary folder can be made")?;
+                let files = boxed(preset, &folders, hold_out, labels.path())?;
+                written = Some(labels);
+                files
+            }
         };
         let of = |folder: &PathBuf| -> Files {
             let own = files.iter().filter(|(root, _)| root == folder);
@@ -48,7 +58,7 @@ impl Data {
         };
         let folders: Vec<Files> = folders.iter().map(of).collect();
         // A folder that is held out as a whole is no data folder.
-        Ok(Self { folders: folders.into_iter().filter(|files| !files.is_empty()).collect() })
+        Ok(Self { folders: folders.into_iter().filter(|files| !files.is_empty()).collect(), _written: written })
     }
 
     /// Brings the files into the store and gives the names by which a request calls them.
@@ -103,6 +113,34 @@ fn pairs(model: TrainedModel, folders: &[PathBuf], hold_out: &[String]) -> Resul
         Ok((pair.root, vec![(image, pair.image), (format!("{stem}.mask.png"), pair.mask)]))
     };
     pairs.into_iter().map(stored).collect()
+}
+
+/// The images with boxes for the detector, by data folder. Whatever form the boxes have, a YOLO label file of each image is written
+/// into `written` and stored: a COCO list names its images by the user's names, and holds what is held out.
+fn boxed(preset: &str, folders: &[PathBuf], hold_out: &[String], written: &Path) -> Result<Vec<(PathBuf, Files)>> {
+    let classes = yolo::Training::preset(preset).map_or(1, |training| training.config.classes);
+    let images = Boxed::find(folders, hold_out).or_else(|faults| none_of(faults).map(|()| Vec::new()))?;
+    let (mut stored, mut faults, mut boxes) = (Vec::new(), Vec::new(), 0);
+    for (at, Boxed { image, .. }) in images.iter().enumerate() {
+        let text = match images[at].label_text(classes) {
+            Ok(text) => text,
+            Err(of_image) => {
+                faults.extend(of_image);
+                continue;
+            }
+        };
+        boxes += text.lines().count();
+        let labels = written.join(format!("{at}.txt"));
+        fs::write(&labels, text).with_context(|| format!("{} cannot be written", labels.display()))?;
+        let stem = stem(&[&image.path, &labels])?;
+        let name = format!("{stem}{}", ending(&file_name(&image.path)).unwrap_or_default());
+        stored.push((image.root.clone(), vec![(name, image.path.clone()), (format!("{stem}.txt"), labels)]));
+    }
+    if faults.is_empty() && boxes == 0 {
+        faults.push("no image has a box; there is nothing to find".to_owned());
+    }
+    none_of(faults)?;
+    Ok(stored)
 }
 
 fn file_name(path: &Path) -> String {
@@ -161,6 +199,39 @@ mod tests {
             assert!(keys.contains(&image) && !key.contains("a10") && !key.contains("MRN"), "{key}");
         }
         assert!(format!("{:#}", check("nosuch").unwrap_err()).contains("`nosuch`"));
+    }
+
+    #[tokio::test]
+    async fn boxes_are_stored_as_label_files_whatever_form_they_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = folder.path().join("JANE");
+        for (name, value) in [("images/MRN1_0", 1), ("images/MRN1_1", 2), ("images/MRN2_0", 3)] {
+            png(set.join(format!("{name}.png")), 40, 20, value);
+        }
+        let coco = serde_json::json!({
+            "images": [{"id": 1, "file_name": "images/MRN1_0.png"}, {"id": 2, "file_name": "images/MRN1_1.png"},
+                {"id": 3, "file_name": "images/MRN2_0.png"}],
+            "annotations": [{"image_id": 2, "category_id": 1, "bbox": [18, 8, 4, 4]}],
+            "categories": [{"id": 1}],
+        });
+        fs::write(set.join("annotations.json"), coco.to_string()).unwrap();
+        let state = StateFolder::open(Some(&folder.path().join("state"))).unwrap();
+        let store: Arc<dyn Store> = Arc::new(Directory::open(state.store()).unwrap());
+        let check = |hold_out: &str| {
+            Data::check(TrainedModel::Yolo, "tiny", std::slice::from_ref(&set), &[hold_out.to_owned()])
+        };
+        check("MRN2_*").unwrap().take(&store, &SiteId::local(), &Names::read(&state)).await.unwrap();
+        let keys = store.list("sites/").await.unwrap();
+        assert!(keys.len() == 4 && !keys.iter().any(|key| key.contains("MRN")), "{keys:?}");
+        let mut texts = Vec::new();
+        for key in keys.iter().filter(|key| key.ends_with(".txt")) {
+            assert!(keys.contains(&key.replace(".txt", ".png")), "{key}");
+            texts.push(String::from_utf8(store.get(key).await.unwrap().to_vec()).unwrap());
+        }
+        texts.sort();
+        assert_eq!(texts, ["", "0 0.500000 0.500000 0.100000 0.200000\n"]);
+        let nothing = check("MRN1_1").unwrap_err().to_string();
+        assert!(nothing.contains("no image has a box"), "{nothing}");
     }
 
     #[test]

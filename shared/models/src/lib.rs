@@ -13,6 +13,7 @@ pub mod singan;
 pub mod unet;
 pub mod vqgan;
 pub mod weights;
+pub mod yolo;
 
 #[cfg(feature = "training")]
 pub mod training;

@@ -7,13 +7,15 @@ use std::time::Instant;
 use anyhow::Context as _;
 use hiresmed_compositing::{Blend, Compositor};
 use hiresmed_inference::{Runtime, Session, SessionOptions, package::Package};
-use hiresmed_models::{density::Prior, prior::TokenPrior, singan::Generator, unet::DangerZones, vqgan::Autoencoder};
+use hiresmed_models::{
+    density::Prior, prior::TokenPrior, singan::Generator, unet::DangerZones, vqgan::Autoencoder, yolo::Detector,
+};
 use hiresmed_protocol::{
     Digest,
     job::Models,
     manifest::Execution,
     outcome::Stage,
-    request::{self, BackgroundMode, Synthesise},
+    request::{self, BackgroundMode, Location, Synthesise},
 };
 
 use crate::{Environment, jobs::Failure};
@@ -48,12 +50,6 @@ impl Pipeline {
         lanes: usize,
     ) -> Result<Self, Failure> {
         let loader = Loader::new(environment, lanes)?;
-        let density = models.density.ok_or_else(|| {
-            refuse(anyhow::anyhow!(
-                "the plan names no spatial prior, and lesion detectors cannot propose candidates yet; set placement.location \
-                 to \"density\""
-            ))
-        })?;
         let lesions = models
             .singan
             .iter()
@@ -67,11 +63,8 @@ impl Pipeline {
             request::Blend::Feather => Blend::Feather,
             request::Blend::Poisson => Blend::Poisson,
         };
-        let mut digests = BTreeMap::from([
-            ("vqgan".to_owned(), models.vqgan),
-            ("unet".to_owned(), models.unet),
-            ("density".to_owned(), density),
-        ]);
+        let mut digests = BTreeMap::from([("vqgan".to_owned(), models.vqgan), ("unet".to_owned(), models.unet)]);
+        digests.extend(models.density.map(|digest| ("density".to_owned(), digest)));
         digests.extend(models.yolo.map(|digest| ("yolo".to_owned(), digest)));
         let prior = match request.background.mode {
             BackgroundMode::Sample => models.prior,
@@ -85,7 +78,7 @@ impl Pipeline {
                 Ok(Autoencoder::open(package, &loader.runtime, &loader.large)?)
             })?,
             lesions,
-            locator: Locator::load(&loader, &models.unet, &density)?,
+            locator: Locator::load(&loader, models, request.placement.location)?,
             compositor: environment
                 .residents
                 .get_or_load(&format!("blend {blend:?} {}", loader.large.lanes), || {
@@ -130,7 +123,15 @@ impl Pipeline {
 /// The models that say where a lesion may be.
 pub struct Locator {
     pub(super) danger_zones: Arc<DangerZones>,
-    pub(super) density: Arc<Prior>,
+    pub(super) location: LocationModel,
+}
+
+/// What proposes candidates C_loc (equation 14).
+pub(super) enum LocationModel {
+    Density(Arc<Prior>),
+    Detector(Arc<Detector>),
+    /// Both: the product of their maps.
+    Both(Arc<Prior>, Arc<Detector>),
 }
 
 impl Locator {
@@ -139,15 +140,23 @@ impl Locator {
     /// # Errors
     /// As [`Pipeline::open`].
     pub fn open(environment: &Environment, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
-        Self::load(&Loader::new(environment, 1)?, unet, density)
+        let loader = Loader::new(environment, 1)?;
+        Ok(Self {
+            danger_zones: loader.danger_zones(unet)?,
+            location: LocationModel::Density(loader.density(density)?),
+        })
     }
 
-    fn load(loader: &Loader<'_>, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
-        Ok(Self {
-            danger_zones: loader
-                .model("unet", unet, |package| Ok(DangerZones::open(package, &loader.runtime, &loader.large)?))?,
-            density: loader.model("density", density, |package| Ok(Prior::open(package)?))?,
-        })
+    /// Opens those of a plan's models that `location` wants.
+    fn load(loader: &Loader<'_>, models: &Models, location: Location) -> Result<Self, Failure> {
+        let density = || loader.density(&named(models.density, "spatial prior", "density")?);
+        let detector = || loader.detector(&named(models.yolo, "lesion detector", "yolo")?);
+        let location = match location {
+            Location::Density => LocationModel::Density(density()?),
+            Location::Detector => LocationModel::Detector(detector()?),
+            Location::Both => LocationModel::Both(density()?, detector()?),
+        };
+        Ok(Self { danger_zones: loader.danger_zones(&models.unet)?, location })
     }
 }
 
@@ -159,6 +168,15 @@ struct Loader<'a> {
     large: SessionOptions,
     /// For networks over a lesion: too small to share among threads.
     small: SessionOptions,
+}
+
+/// The model of a plan that a request's location needs.
+fn named(digest: Option<Digest>, what: &str, kind: &str) -> Result<Digest, Failure> {
+    digest.ok_or_else(|| {
+        refuse(anyhow::anyhow!(
+            "the plan names no {what}, which placement.location asks for; name one in models.{kind}, or choose another location"
+        ))
+    })
 }
 
 impl<'a> Loader<'a> {
@@ -173,6 +191,18 @@ impl<'a> Loader<'a> {
             ..SessionOptions::default()
         };
         Ok(Self { environment, runtime, large, small: SessionOptions { threads: 1, ..large } })
+    }
+
+    fn danger_zones(&self, unet: &Digest) -> Result<Arc<DangerZones>, Failure> {
+        self.model("unet", unet, |package| Ok(DangerZones::open(package, &self.runtime, &self.large)?))
+    }
+
+    fn density(&self, density: &Digest) -> Result<Arc<Prior>, Failure> {
+        self.model("density", density, |package| Ok(Prior::open(package)?))
+    }
+
+    fn detector(&self, yolo: &Digest) -> Result<Arc<Detector>, Failure> {
+        self.model("yolo", yolo, |package| Ok(Detector::open(package, &self.runtime, &self.large)?))
     }
 
     fn model<T: Send + Sync + 'static>(
@@ -200,7 +230,7 @@ impl<'a> Loader<'a> {
 
     /// Shows the held-out scores of what is opened. Of their names only these: a package may have any.
     fn show_scores(&self, kind: &str, package: &Package) {
-        for name in ["psnr_db", "ssim", "dice_held_out"] {
+        for name in ["psnr_db", "ssim", "dice_held_out", "ap50_held_out"] {
             if let Some(&score) = package.description().scores.get(name) {
                 self.environment.observe(|metrics| metrics.set_score(&format!("{kind}_{name}"), score));
             }

@@ -44,7 +44,7 @@ const RECONSTRUCT: Role = Role {
 };
 const SEGMENT: Role = role("segment", &[IMAGE], &[IMAGE], "grey image f32[N, 1, H, W] to logits f32[N, 1, H, W]");
 const DETECT: Role =
-    role("detect", &[IMAGE], &[(F32, 3)], "image f32[N, 3, H, W] to boxes f32[N, 4 + classes, n] or f32[N, n, 6]");
+    role("detect", &[IMAGE], &[(F32, 3)], "image f32[N, 1 or 3, H, W] to boxes f32[N, 4 + classes, n] or f32[N, n, 6]");
 const GENERATE: Role = Role {
     repeats_input: true,
     ..role("generate", &[IMAGE], &[IMAGE], "noises f32[N, c, h, w], coarse to fine, to image and mask f32[N, 2, h, w]")
@@ -225,8 +225,11 @@ fn fixed(port: &Port, index: usize) -> Option<i64> {
 
 /// YOLO11's two layouts: `[N, 4 + classes, anchors]` as exported, `[N, n, 6]` with suppression inside.
 fn check_detector(model: &Model, faults: &mut Vec<String>) {
-    if let Some(channels) = model.inputs.first().and_then(|port| fixed(port, 1)).filter(|&channels| channels != 3) {
-        faults.push(format!("graph detect: its input has {channels} channels; a YOLO11 export has 3"));
+    if let Some(channels) =
+        model.inputs.first().and_then(|port| fixed(port, 1)).filter(|channels| ![1, 3].contains(channels))
+    {
+        faults
+            .push(format!("graph detect: its input has {channels} channels; a grey detector has 1, a YOLO11 export 3"));
     }
     let Some(output) = model.outputs.first() else { return };
     if let (Some(rows), Some(columns)) = (fixed(output, 1), fixed(output, 2))

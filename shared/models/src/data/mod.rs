@@ -1,13 +1,17 @@
 //! Folders with the data of a training: which of their files are meant, and whether these can be trained on. Needs no
 //! libtorch, so that a training can be refused before it is queued.
 
+mod boxes;
 mod hold_out;
 mod images;
 mod pairs;
+mod region;
 
+pub use boxes::{Boxed, Label};
 pub use hold_out::HoldOut;
 pub use images::{Image, images};
 pub use pairs::Pair;
+pub use region::Region;
 
 use std::path::Path;
 

@@ -59,6 +59,8 @@ pub enum Kind {
     Unet,
     /// Prior over the tokens of an autoencoder.
     Prior,
+    /// YOLO11 lesion detector.
+    Yolo,
 }
 
 /// What to train, on what.
@@ -85,6 +87,20 @@ pub struct Specification {
     /// Fields of the kind's training settings that replace the preset's, as a JSON object.
     #[serde(default)]
     pub settings: serde_json::Value,
+}
+
+impl Specification {
+    /// The kind's training settings: `preset` with this specification's fields over it.
+    ///
+    /// # Errors
+    /// [`Error::Specification`] for a field that the kind does not have, or of another type.
+    pub fn over<T>(&self, preset: T) -> Result<T, Error>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let fault = |cause: serde_json::Error| Error::Specification(vec![format!("settings: {cause}")]);
+        overlay(&preset, &self.settings).map_err(fault)
+    }
 }
 
 /// Training failed.
@@ -132,6 +148,7 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
         Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
         Kind::Prior => Ok(Box::new(crate::prior::Learner::open(specification, parent)?)),
+        Kind::Yolo => Ok(Box::new(crate::yolo::Learner::open(specification, parent)?)),
     }
 }
 

@@ -167,15 +167,11 @@ impl training::Learner for Learner {
 
 /// The preset with the specification's settings over it.
 fn settings(specification: &training::Specification) -> Result<Training, Error> {
-    let fault = |cause: String| Error::Specification(vec![cause]);
     let preset = Training::preset(&specification.preset).ok_or_else(|| {
-        fault(format!("U-Net has no preset {:?}; choose one of {}", specification.preset, Training::PRESETS.join(", ")))
+        let known = Training::PRESETS.join(", ");
+        Error::Specification(vec![format!("U-Net has no preset {:?}; choose one of {known}", specification.preset)])
     })?;
-    let mut value = serde_json::to_value(preset).map_err(|error| fault(error.to_string()))?;
-    if let (Some(fields), Some(changes)) = (value.as_object_mut(), specification.settings.as_object()) {
-        fields.extend(changes.clone());
-    }
-    let mut training: Training = serde_json::from_value(value).map_err(|error| fault(format!("settings: {error}")))?;
+    let mut training = specification.over(preset)?;
     training.steps = specification.steps.unwrap_or(training.steps);
     Ok(training)
 }

@@ -54,6 +54,8 @@ pub enum TrainedModel {
     Unet,
     /// The prior over an autoencoder's tokens (METHOD 2).
     Prior,
+    /// The lesion detector (equation 14).
+    Yolo,
 }
 
 impl TrainedModel {
@@ -64,6 +66,7 @@ impl TrainedModel {
             TrainedModel::Singan => "singan",
             TrainedModel::Unet => "unet",
             TrainedModel::Prior => "prior",
+            TrainedModel::Yolo => "yolo",
         }
     }
 }

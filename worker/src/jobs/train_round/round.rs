@@ -113,6 +113,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
             TrainedModel::Singan => Kind::Singan,
             TrainedModel::Unet => Kind::Unet,
             TrainedModel::Prior => Kind::Prior,
+            TrainedModel::Yolo => Kind::Yolo,
         },
         preset: request.preset.clone(),
         data: folders.iter().map(|name| root.join(name)).collect(),
