@@ -118,8 +118,9 @@ fn package(checkpoint: &Path, data: &Path, root: &Path) -> Fallible<()> {
     let steps = weights.metadata.get("steps").cloned().unwrap_or_default();
     let card = card(made.draft.parameters, &steps, &scores, &proposed, held.len(), exams.len());
     made.files.push((CARD_FILE.to_owned(), card.into_bytes()));
-    made.files.push(("held-out.png".to_owned(), sheet(&held)));
     let package = Package::write(root, made.draft, &borrowed(&made.files))?;
+    // Beside the package: the images are others'.
+    std::fs::write(root.join("held-out.png"), sheet(&held))?;
     println!("{}", package.directory().display());
     Ok(())
 }
@@ -182,7 +183,7 @@ fn card(parameters: u64, steps: &str, scores: &Scores, proposed: &Scores, images
         - **Held-out scores** ({} boxes, IoU of 0.5): at a score of {THRESHOLD} precision {} and recall {} ({} boxes found); AP50 {}. At the threshold of \
         candidates ({}) recall is {}. Boxes of few pixels fail an IoU of 0.5 by one pixel. No threshold or setting was chosen on these images; they are \
         of one source, and say nothing of other scanners.\n\
-        - **By eye**: `held-out.png`, images at equal steps through the held-out ones; green as labelled, red as found. Stones that can be seen are nearly all \
+        - **By eye** (a sheet of held-out images, which are not the project's to ship): stones that can be seen are nearly all \
         found; what is wrongly found is mostly the iliac crest where the image cuts it off, and clusters that are boxed twice.\n\
         - **Limits**: it knows coronal slices through the kidneys and nothing else. On other planes and other organs its candidates mean nothing; it is no \
         default, name it in `models.yolo`.\n\
