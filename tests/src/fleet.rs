@@ -156,10 +156,23 @@ impl Fleet {
                 if status.is_over() {
                     break;
                 }
-                assert!(Instant::now() < deadline, "after {most:?}: {status:?}");
+                assert!(Instant::now() < deadline, "after {most:?}: {status:?}\n{}", self.last_words());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The end of each part's log.
+    fn last_words(&self) -> String {
+        let entries = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let logs =
+            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+        let tails = logs.map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            format!("{}:\n{}\n", path.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+        });
+        tails.collect()
     }
 
     /// Every attempt at a job of a request.
