@@ -201,18 +201,22 @@ impl Worker {
         drain: CancellationToken,
     ) -> Result<(), Error> {
         let store = self.environment.store.inner();
-        if record::is_settled(store, &job).await? || cancellations.is_cancelled(&job.request).await {
+        let settled = patiently(&drain, || record::is_settled(store, &job)).await?;
+        if settled || cancellations.is_cancelled(&job.request).await {
             return settle(delivery.acknowledge().await);
         }
         // Looked up only for what came back so often: a job that merely waited in workers that died has left no start.
-        if delivery.delivery_count >= CRASHES && record::crashes(store, &job).await? >= CRASHES {
+        let often = delivery.delivery_count >= CRASHES;
+        if often && patiently(&drain, || record::crashes(store, &job)).await? >= CRASHES {
             warn!("the job has killed its workers; it is not tried again");
             return settle(delivery.reject().await);
         }
-        let record = Record::start(store.clone(), &job, &self.name).await?;
-        let stop = Stop { drain, cancel: cancellations.watch(&job.request) };
+        let record = Record::of(store.clone(), &job, &self.name)?;
+        patiently(&drain, || record.start()).await?;
+        let stop = Stop { drain: drain.clone(), cancel: cancellations.watch(&job.request) };
         let verdict = execute::execute(self, job.clone(), stop).await;
-        let outcome = record.end(&job, verdict).await?;
+        let outcome = record.outcome(&job, verdict);
+        patiently(&drain, || record.end(&outcome)).await?;
         self.environment.observe(|metrics| {
             let seconds = outcome.duration_ms as f64 / 1000.0;
             metrics.job_ended(job.work.kind().as_str(), outcome.verdict.label(), seconds);
@@ -228,6 +232,26 @@ impl Worker {
             disk::probe(self.environment.scratch().to_path_buf()).await.map_err(Error::Disk)?;
         }
         Ok(())
+    }
+}
+
+/// What `ask` gets from the store, asked again until the store answers: what was made is not thrown away because the store is
+/// restarted. A worker that is to stop asks once; the delivery goes back.
+async fn patiently<T, F>(drain: &CancellationToken, ask: impl Fn() -> F) -> Result<T, record::Error>
+where
+    F: Future<Output = Result<T, record::Error>>,
+{
+    loop {
+        match ask().await {
+            Err(error) if error.may_pass() && !drain.is_cancelled() => {
+                warn!(%error, "the store is away, asking again");
+                tokio::select! {
+                    () = drain.cancelled() => {}
+                    () = tokio::time::sleep(RECONNECT) => {}
+                }
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -17,6 +17,14 @@ pub enum Error {
     Document(String),
 }
 
+impl Error {
+    /// Whether the store may do it later: a lost connection, a server that is restarted, a permission that is put right.
+    pub(crate) fn may_pass(&self) -> bool {
+        use store::Error::{Backend, Denied, Full};
+        matches!(self, Self::Store(Backend { .. } | Denied { .. } | Full { .. }))
+    }
+}
+
 /// Whether the job has an outcome that counts.
 pub(crate) async fn is_settled(store: &Arc<dyn Store>, job: &Job) -> Result<bool, Error> {
     Ok(store.head(&keys::done(&job.request, &job.id)).await?.is_some())
@@ -41,25 +49,39 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Records that `worker` begins `job`, before it does anything for it.
-    pub(crate) async fn start(store: Arc<dyn Store>, job: &Job, worker: &str) -> Result<Self, Error> {
+    /// The record that `worker` begins `job`, not yet written.
+    pub(crate) fn of(store: Arc<dyn Store>, job: &Job, worker: &str) -> Result<Self, Error> {
         let now = OffsetDateTime::now_utc();
         let started_at = now.format(&Rfc3339).map_err(|error| Error::Document(error.to_string()))?;
         let delivery = format!("{:x}-{:x}", now.unix_timestamp_nanos(), std::process::id());
         let key = keys::attempt(&job.request, &job.id, job.attempt, &delivery);
         let attempt =
             Attempt { version: VERSION, attempt: job.attempt, worker: worker.to_owned(), started_at, ended: None };
-        let record = Self { store, key, attempt, began: Instant::now() };
-        record.write(&record.attempt).await?;
-        Ok(record)
+        Ok(Self { store, key, attempt, began: Instant::now() })
+    }
+
+    /// Writes it, before anything is done for the job. Where an answer of the store was lost it is written again, as the same record:
+    /// another one would look like a worker that died.
+    pub(crate) async fn start(&self) -> Result<(), Error> {
+        self.write(&self.attempt).await
     }
 
     /// Records how the attempt ended: in `done.json` where that settles the job, else in the attempt's own record.
     ///
     /// The outcome that counts may be another worker's; what is returned is this one's.
-    pub(crate) async fn end(self, job: &Job, verdict: Verdict) -> Result<Outcome, Error> {
-        let settles = matches!(verdict, Verdict::Succeeded(_) | Verdict::Failed(_));
-        let outcome = Outcome {
+    pub(crate) async fn end(&self, outcome: &Outcome) -> Result<(), Error> {
+        if matches!(outcome.verdict, Verdict::Succeeded(_) | Verdict::Failed(_)) {
+            let bytes = serde_json::to_vec_pretty(outcome).map_err(|error| Error::Document(error.to_string()))?;
+            self.store.put_if_absent(&keys::done(&outcome.request, &outcome.job), bytes.into()).await?;
+        } else {
+            self.write(&Attempt { ended: Some(outcome.clone()), ..self.attempt.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    /// The attempt's outcome, now that it ended with `verdict`.
+    pub(crate) fn outcome(&self, job: &Job, verdict: Verdict) -> Outcome {
+        Outcome {
             version: VERSION,
             job: job.id.clone(),
             request: job.request.clone(),
@@ -69,14 +91,7 @@ impl Record {
             started_at: self.attempt.started_at.clone(),
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             verdict,
-        };
-        if settles {
-            let bytes = serde_json::to_vec_pretty(&outcome).map_err(|error| Error::Document(error.to_string()))?;
-            self.store.put_if_absent(&keys::done(&job.request, &job.id), bytes.into()).await?;
-        } else {
-            self.write(&Attempt { ended: Some(outcome.clone()), ..self.attempt.clone() }).await?;
         }
-        Ok(outcome)
     }
 
     async fn write(&self, attempt: &Attempt) -> Result<(), Error> {

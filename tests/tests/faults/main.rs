@@ -140,20 +140,21 @@ async fn the_store_refuses_is_slow_fails_and_is_cut_off() {
     let fleet = Fleet::open(settings, env!("CARGO_BIN_EXE_fleet-part"), &[]).await;
     let _parts = parts(&fleet);
     let failure = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+    // For longer than the client's own attempts go on, where it tries at all.
     let faults = [
-        ("refusing", Fault::Refuse),
-        ("slow by 300 ms a piece", Fault::Latency(Duration::from_millis(300))),
-        ("answering 503", Fault::Answer(failure)),
-        ("cut off after 300 bytes", Fault::CutAfter(300)),
+        ("refusing", 10, Fault::Refuse),
+        ("slow by 300 ms a piece", 4, Fault::Latency(Duration::from_millis(300))),
+        ("answering 503", 10, Fault::Answer(failure)),
+        ("cut off after 300 bytes", 4, Fault::CutAfter(300)),
     ];
-    for (number, (name, fault)) in faults.into_iter().enumerate() {
+    for (number, (name, seconds, fault)) in faults.into_iter().enumerate() {
         let plan = direct.submit("north", &format!("{REQUEST}\nseed = {number}")).await;
         under_way(&direct, &plan).await;
         proxy.set(fault);
         proxy.cut();
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
         proxy.set(Fault::Pass);
-        complete(&direct, &plan.request, &format!("store {name} for 4 s")).await;
+        complete(&direct, &plan.request, &format!("store {name} for {seconds} s")).await;
     }
 }
 
