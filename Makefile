@@ -37,14 +37,17 @@ demo: build ## make twelve labelled synthetic lung CT slices in out/demo
 test-tools: runtimes trainer-runtime
 	@tests/tools/install
 
+# With the features of all members, so that dependencies are built once for both runs of the tests. `--test trainer` builds the
+# trainer, which end-to-end tests start.
+training := hiresmed-models/training,hiresmed-worker/training
+
 .PHONY: test
 test: test-tools ## run every test, the ones against libtorch and the end-to-end ones included
 	$(environment); \
 	export HIRESMED_TEST_PYTHON="$$PWD/.runtimes/test-python/bin/python"; \
 	cargo build --locked -p hiresmed-cli -p hiresmed-coordinator; \
-	cargo build --locked -p hiresmed-worker --features training --bin hiresmed-trainer; \
-	cargo test --locked --workspace; \
-	cargo test --locked -p hiresmed-models -p hiresmed-worker --features training
+	cargo test --locked --workspace --features $(training) --lib --test trainer; \
+	cargo test --locked --workspace
 
 .PHONY: bench
 bench: build trainer-runtime ## measure speed and memory beside PyTorch; the last line is JSON (20 minutes)

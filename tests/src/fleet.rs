@@ -203,7 +203,7 @@ impl Fleet {
 fn trainer() -> PathBuf {
     let own = std::env::current_exe().expect("a program has a path");
     let path = own.ancestors().nth(2).expect("target/debug/deps").join("hiresmed-trainer");
-    let build = "cargo build -p hiresmed-worker --features training --bin hiresmed-trainer";
+    let build = "cargo test --workspace --features hiresmed-worker/training --test trainer";
     assert!(path.is_file(), "{} is not there: `{build}` builds it", path.display());
     path
 }

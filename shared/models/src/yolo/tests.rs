@@ -195,7 +195,7 @@ fn the_graph_equals_libtorch_on_random_weights() {
 
 #[test]
 fn a_few_images_are_learned_by_heart_and_their_package_finds_the_lesions() {
-    let learner = trained(140);
+    let learner = trained(280);
     let checkpoint = learner.checkpoint().unwrap();
     let naming = Naming {
         name: "discs".to_owned(),
