@@ -3,7 +3,7 @@
 //! A transformer over the token map, with one of two [`Objective`]s: a token from those before it, or hidden tokens from the
 //! visible ones. `config` says what a prior is, `export` writes it as an ONNX graph, [`TokenPrior`] samples with it; `network`,
 //! `batch`, `data` and `learner` train it in libtorch. The tokens are those of one autoencoder's package: a training is told which
-//! ([`Specification::autoencoder`](crate::training::Specification)), encodes its images with that package's graph as it
+//! (`training::Specification::autoencoder`), encodes its images with that package's graph as it
 //! goes, and the finished package names it by digest.
 
 mod config;
