@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hiresmed_inference::onnx::{Graph, Value};
 use safetensors::{Dtype, SafeTensors, View};
 
 /// The one metadata key of our files; its value is a JSON object.
@@ -81,6 +82,35 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// The tensor `name`, where it has `shape` and holds finite values only; a sentence with its fault otherwise.
+    pub(crate) fn checked(&self, name: &str, shape: &[usize]) -> Result<&Array, String> {
+        match self.tensors.get(name) {
+            None => Err(format!("{name} is missing")),
+            Some(array) if array.shape != shape => Err(format!("{name} is {:?}, expected {shape:?}", array.shape)),
+            Some(array) if array.data.iter().any(|value| !value.is_finite()) => {
+                Err(format!("{name} holds a value that is not finite"))
+            }
+            Some(array) => Ok(array),
+        }
+    }
+
+    /// The tensor `name` as an initialiser of `graph`. One that is at fault is told in `faults`: the graph is not used then.
+    pub(crate) fn initialiser(
+        &self,
+        graph: &mut Graph,
+        name: &str,
+        shape: &[usize],
+        faults: &mut Vec<String>,
+    ) -> Value {
+        match self.checked(name, shape) {
+            Ok(array) => graph.constant_f32(name, &array.shape, &array.data),
+            Err(fault) => {
+                faults.push(fault);
+                graph.constant_f32(name, &[0], &[])
+            }
+        }
+    }
+
     /// Reads a safetensors file.
     ///
     /// # Errors

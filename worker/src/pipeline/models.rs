@@ -101,9 +101,7 @@ impl Pipeline {
     pub(crate) fn give_back_memory(&self) -> Result<(), hiresmed_inference::session::Error> {
         Session::give_back_memory(&self.runtime)
     }
-}
 
-impl Pipeline {
     /// Opens the prior over the tokens of `vqgan`.
     fn prior(loader: &Loader<'_>, digest: &Digest, vqgan: &Digest) -> Result<Arc<TokenPrior>, Failure> {
         let open = |package: &Package| Ok(TokenPrior::open(package, &loader.runtime, &loader.large)?);

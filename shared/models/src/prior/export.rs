@@ -229,19 +229,6 @@ impl Writer<'_> {
     }
 
     fn constant(&mut self, name: &str, shape: &[usize]) -> Value {
-        let found = self.weights.tensors.get(name);
-        let fault = match found {
-            None => Some(format!("{name} is missing")),
-            Some(array) if array.shape != shape => Some(format!("{name} is {:?}, expected {shape:?}", array.shape)),
-            Some(array) if array.data.iter().any(|value| !value.is_finite()) => {
-                Some(format!("{name} holds a value that is not finite"))
-            }
-            Some(_) => None,
-        };
-        self.faults.extend(fault);
-        match found {
-            Some(array) => self.graph.constant_f32(name, &array.shape, &array.data),
-            None => self.graph.constant_f32(name, &[0], &[]),
-        }
+        self.weights.initialiser(&mut self.graph, name, shape, &mut self.faults)
     }
 }

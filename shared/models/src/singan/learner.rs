@@ -238,13 +238,7 @@ impl Learner {
     }
 
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
-        let expected = self.fingerprint();
-        let found = parent.metadata.get("singan").cloned().unwrap_or_default();
-        if found != expected {
-            return Err(Error::Parent(format!("it was made with {found:?}, this training is {expected:?}")));
-        }
-        let steps = parent.metadata.get("steps").and_then(|text| text.parse().ok());
-        self.steps = steps.ok_or_else(|| Error::Parent("it does not say how many steps it has".to_owned()))?;
+        self.steps = training::resumed(parent, "singan", &self.fingerprint())?;
         let done = ((self.steps / self.training.iterations) as usize).min(self.config.scales());
         for scale in 0..done {
             let (_, amplitude) = self.reconstruction_input(scale);

@@ -152,11 +152,45 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
     }
 }
 
+/// The steps of the checkpoint `parent` of a training of `kind`, where it is the same training: its fingerprint, of everything that the
+/// next step depends on, is `expected`.
+///
+/// # Errors
+/// [`Error::Parent`] for a checkpoint of another training.
+pub(crate) fn resumed(parent: &Weights, kind: &str, expected: &str) -> Result<u64, Error> {
+    let found = parent.metadata.get(kind).map(String::as_str).unwrap_or_default();
+    if found != expected {
+        return Err(Error::Parent(format!("it was made with {found:?}, this training is {expected:?}")));
+    }
+    let steps = parent.metadata.get("steps").and_then(|text| text.parse().ok());
+    steps.ok_or_else(|| Error::Parent("it does not say how many steps it has".to_owned()))
+}
+
+/// A preset's architecture and training with the specification's settings laid over: `{"config": {..}, "training": {..}}`.
+///
+/// # Errors
+/// [`Error::Specification`] for every member that one of them does not have, or of another type.
+pub(crate) fn laid_over<C, T>(specification: &Specification, config: &C, training: &T) -> Result<(C, T), Error>
+where
+    C: serde::Serialize + serde::de::DeserializeOwned,
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    let settings = &specification.settings;
+    match (overlay(config, &settings["config"]), overlay(training, &settings["training"])) {
+        (Ok(config), Ok(training)) => Ok((config, training)),
+        (config, training) => {
+            let faults = [("config", config.err()), ("training", training.err())];
+            let told = faults.into_iter().filter_map(|(name, fault)| Some(format!("{name}: {}", fault?)));
+            Err(Error::Specification(told.collect()))
+        }
+    }
+}
+
 /// `base` with the members of the JSON object `fields` in place of its own; of anything else than an object nothing is taken.
 ///
 /// # Errors
 /// A member that `base` does not have, or of another type.
-pub(crate) fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(
+fn overlay<T: serde::Serialize + serde::de::DeserializeOwned>(
     base: &T,
     fields: &serde_json::Value,
 ) -> Result<T, serde_json::Error> {

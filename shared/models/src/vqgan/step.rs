@@ -279,18 +279,9 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
     };
     let config = Config::preset(&specification.preset).ok_or_else(unknown)?;
     let training = Training::preset(&specification.preset).ok_or_else(unknown)?;
-    let mut faults = Vec::new();
-    let config = training::overlay(&config, &specification.settings["config"])
-        .map_err(|fault| faults.push(format!("config: {fault}")))
-        .ok();
-    let training = training::overlay(&training, &specification.settings["training"])
-        .map_err(|fault| faults.push(format!("training: {fault}")))
-        .ok();
-    let (Some(config), Some(mut training)) = (config, training) else {
-        return Err(Error::Specification(faults));
-    };
+    let (config, mut training) = training::laid_over(specification, &config, &training)?;
     training.steps = specification.steps.unwrap_or(training.steps);
-    faults.extend(config.faults());
+    let mut faults = config.faults();
     faults.extend(training.faults(&config));
     if faults.is_empty() { Ok((config, training)) } else { Err(Error::Specification(faults)) }
 }

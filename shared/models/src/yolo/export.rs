@@ -40,17 +40,8 @@ fn folded(config: &Config, weights: &Weights) -> Result<BTreeMap<String, (Array,
     let mut folded = BTreeMap::new();
     for (name, layer) in layers(config) {
         let mut take = |part: &str, shape: &[usize]| {
-            let name = format!("{name}.{part}");
-            let fault = match weights.tensors.get(&name) {
-                None => format!("{name} is missing"),
-                Some(array) if array.shape != shape => format!("{name} is {:?}, expected {shape:?}", array.shape),
-                Some(array) if array.data.iter().any(|value| !value.is_finite()) => {
-                    format!("{name} holds a value that is not finite")
-                }
-                Some(array) => return Some(array.clone()),
-            };
-            faults.push(fault);
-            None
+            let found = weights.checked(&format!("{name}.{part}"), shape);
+            found.cloned().map_err(|fault| faults.push(fault)).ok()
         };
         let pair = match layer {
             Layer::Output { from, to } => take("weight", &[to, from, 1, 1]).zip(take("bias", &[to])),

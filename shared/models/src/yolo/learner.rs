@@ -105,15 +105,11 @@ impl Learner {
     }
 
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
-        let (found, expected) = (parent.metadata.get("yolo").cloned().unwrap_or_default(), self.fingerprint());
-        if found != expected {
-            return Err(Error::Parent(format!("it was made with {found:?}, this training is {expected:?}")));
-        }
+        let steps = training::resumed(parent, "yolo", &self.fingerprint())?;
         load_named(self.network.named(), parent, "")?;
         load_named(self.mean.named(), parent, MEAN)?;
         self.adam.restore(parent, "adam")?;
-        let steps = parent.metadata.get("steps").and_then(|text| text.parse().ok());
-        self.steps = steps.ok_or_else(|| Error::Parent("it does not say how many steps it has".to_owned()))?;
+        self.steps = steps;
         Ok(())
     }
 
