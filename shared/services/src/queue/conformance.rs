@@ -21,7 +21,8 @@ macro_rules! queue_conformance {
             delivers_in_order, keeps_messages_without_consumers, declares_once, refuses_unknown_queues,
             confirms_batches_in_order, prefetch_bounds_the_unsettled, requeues_to_the_front, rejects_to_the_dead,
             dead_letters_come_back_or_go, dies_at_the_delivery_limit, a_closed_consumer_returns_its_deliveries,
-            a_dropped_consumer_returns_its_deliveries, settles_once, survives_dropped_waits, shares_among_consumers,
+            a_dropped_consumer_returns_its_deliveries, settles_once,
+            settles_many_at_once, survives_dropped_waits, shares_among_consumers,
             purges_what_is_ready, events_reach_who_subscribes, control_reaches_everybody,
         );
     };
@@ -260,6 +261,36 @@ pub async fn settles_once(broker: Broker) {
     assert!(is_quiet(&mut consumer).await);
     consumer.close().await.expect("close");
     assert_eq!(next(&mut other).await.delivery_count, 1);
+}
+
+/// Each delivery ends as it was settled, also where many are settled at the same time and in any order.
+pub async fn settles_many_at_once(broker: Broker) {
+    const COUNT: usize = 40;
+    let queue = with_queue(&broker).await;
+    publish(&queue, COUNT).await;
+    let mut consumer = queue.consume("q", COUNT as u16).await.expect("consume");
+    let mut held = Vec::new();
+    let mut settling = Vec::new();
+    for number in 0..COUNT {
+        let delivery = next(&mut consumer).await;
+        match number % 7 {
+            3 => held.push(delivery),
+            5 => settling.push(tokio::spawn(delivery.reject())),
+            _ => settling.push(tokio::spawn(delivery.acknowledge())),
+        }
+    }
+    for settled in join_all(settling).await {
+        settled.expect("no panic").expect("settled");
+    }
+    consumer.close().await.expect("close");
+    let mut other = broker().await.consume("q", COUNT as u16).await.expect("consume");
+    for number in (0..COUNT).filter(|number| number % 7 == 3) {
+        assert_eq!(next(&mut other).await.message.id, format!("m{number}"));
+    }
+    assert!(is_quiet(&mut other).await, "an acknowledged or rejected message came again");
+    let dead = queue.dead_letters(COUNT).await.expect("dead letters");
+    let rejected: BTreeSet<_> = dead.into_iter().map(|letter| letter.message.id).collect();
+    assert_eq!(rejected, (0..COUNT).filter(|number| number % 7 == 5).map(|number| format!("m{number}")).collect());
 }
 
 /// Waits that are given up lose no message.

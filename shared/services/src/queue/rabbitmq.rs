@@ -16,6 +16,7 @@ mod dead;
 mod line;
 mod message;
 mod publish;
+mod settling;
 mod subscription;
 mod topology;
 

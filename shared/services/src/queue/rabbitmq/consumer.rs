@@ -1,31 +1,28 @@
 //! Taking messages from a queue. Each consumer has a channel of its own: what it did not settle goes back when that closes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use lapin::{
-    Acker, Channel,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions},
+    Channel,
+    options::{BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-
 use tokio::time::timeout;
 
-use super::{Shared, line, message};
-use crate::queue::{Consumer, Delivery, Error, Result, Settlement, Verdict};
+use super::{Shared, line, message, settling::Held};
+use crate::queue::{Consumer, Delivery, Error, Result};
 
 /// How often a consumer that waits looks whether its channel is still there.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The longest time for an acknowledgement to be sent.
-const SENT: Duration = Duration::from_secs(10);
 
 /// A consumer.
 pub(super) struct Receiver {
     endpoint: String,
     channel: Channel,
     deliveries: lapin::Consumer,
+    held: Arc<Held>,
 }
 
 impl Receiver {
@@ -39,7 +36,7 @@ impl Receiver {
         let options = BasicConsumeOptions::default();
         let consuming = channel.basic_consume(name, "".into(), options, FieldTable::default());
         let deliveries = line.answer(consuming).await?.map_err(failed)?;
-        Ok(Self { endpoint: shared.endpoint.clone(), channel, deliveries })
+        Ok(Self { endpoint: shared.endpoint.clone(), channel, deliveries, held: Arc::default() })
     }
 }
 
@@ -58,7 +55,7 @@ impl Consumer for Receiver {
             Some(Ok(delivery)) => {
                 let count = message::delivery_count(&delivery.properties);
                 let message = message::received(&delivery.properties, delivery.data);
-                let settlement = Ours { id: message.id.clone(), acker: delivery.acker };
+                let settlement = self.held.hold(message.id.clone(), delivery.delivery_tag, delivery.acker);
                 Ok(Delivery::new(message, count, delivery.redelivered || count > 0, Box::new(settlement)))
             }
             Some(Err(error)) => Err(line::unreachable(&self.endpoint, error)),
@@ -74,30 +71,6 @@ impl Consumer for Receiver {
         match self.channel.close(200, "closed".into()).await {
             Err(error) if self.channel.status().connected() => Err(line::unreachable(&self.endpoint, error)),
             _ => Ok(()),
-        }
-    }
-}
-
-/// A delivery of ours.
-struct Ours {
-    id: String,
-    acker: Acker,
-}
-
-#[async_trait]
-impl Settlement for Ours {
-    async fn settle(self: Box<Self>, verdict: Verdict) -> Result<()> {
-        let settled = async {
-            match verdict {
-                Verdict::Acknowledge => self.acker.ack(BasicAckOptions::default()).await,
-                Verdict::Requeue => self.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await,
-                Verdict::Reject => self.acker.reject(BasicRejectOptions { requeue: false }).await,
-            }
-        };
-        match timeout(SENT, settled).await {
-            Ok(Ok(true)) => Ok(()),
-            // The channel is gone, and the delivery with it.
-            Ok(Ok(false) | Err(_)) | Err(_) => Err(Error::Settled(self.id)),
         }
     }
 }
