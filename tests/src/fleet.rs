@@ -29,6 +29,17 @@ pub struct Fleet {
     program: PathBuf,
 }
 
+/// What a part has to live with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Conditions {
+    /// At most so many KiB of address space, beyond which the system lets the process die.
+    pub memory_kib: Option<u64>,
+    /// A disk of a few KiB under its scratch folder.
+    pub small_disk: bool,
+    /// A clock that is wrong by so many seconds, as `+3600`.
+    pub skew: Option<&'static str>,
+}
+
 impl Fleet {
     /// A fleet without parts over the services of `settings`, furnished for `sites`; `program` is `fleet-part`.
     pub async fn open(settings: Settings, program: impl Into<PathBuf>, sites: &[&str]) -> Self {
@@ -48,35 +59,39 @@ impl Fleet {
 
     /// Starts a part called `name`: `coordinator`, or `worker` taking so many milliseconds an image.
     pub fn start(&self, name: &str, part: &str, milliseconds: u64) -> Process {
-        self.start_limited(name, part, milliseconds, u64::MAX)
+        self.start_under(&Conditions::default(), name, part, milliseconds)
     }
 
-    /// As [`Fleet::start`], with at most so many KiB of address space, beyond which the system lets the process die.
-    pub fn start_limited(&self, name: &str, part: &str, milliseconds: u64, memory_kib: u64) -> Process {
-        let limit = if memory_kib == u64::MAX { "unlimited".to_owned() } else { memory_kib.to_string() };
-        let wrapper = ["sh", "-c", r#"ulimit -v "$1"; shift; exec "$@""#, "limited", &limit];
-        self.start_within(&wrapper, name, part, milliseconds)
-    }
-
-    /// As [`Fleet::start`], with a disk of a few KiB under its scratch folder.
-    pub fn start_on_full_disk(&self, name: &str, part: &str, milliseconds: u64) -> Process {
-        let scratch = self.scratch(name);
-        std::fs::create_dir_all(&scratch).expect("a temporary folder");
-        // A mount that only this process and its children see; it goes with them.
-        let space: &[_] =
-            if rustix::process::getuid().is_root() { &["--mount"] } else { &["--mount", "--map-root-user"] };
-        let mount = r#"mount -t tmpfs -o size=4k tmpfs "$1" || exit 1; shift; exec "$@""#;
-        let scratch = scratch.to_string_lossy();
-        let wrapper = [&["unshare"], space, &["sh", "-c", mount, "small", &scratch]].concat();
-        self.start_within(&wrapper, name, part, milliseconds)
-    }
-
-    /// As [`Fleet::start`], with a clock that is wrong by so many seconds, as `+3600`.
-    pub fn start_at(&self, skew: &str, name: &str, part: &str, milliseconds: u64) -> Process {
-        let library = faketime();
-        let (library, skew) = (format!("LD_PRELOAD={}", library.display()), format!("FAKETIME={skew}"));
-        // Waits are counted by another clock, which goes right everywhere.
-        self.start_within(&["env", &library, &skew, "DONT_FAKE_MONOTONIC=1"], name, part, milliseconds)
+    /// As [`Fleet::start`], where not all is well.
+    pub fn start_under(&self, conditions: &Conditions, name: &str, part: &str, milliseconds: u64) -> Process {
+        let Conditions { memory_kib, small_disk, skew } = conditions;
+        let mut line: Vec<String> = Vec::new();
+        let mut wrap = |words: &[&str]| line.extend(words.iter().map(|&word| word.to_owned()));
+        if *small_disk {
+            let scratch = self.scratch(name);
+            std::fs::create_dir_all(&scratch).expect("a temporary folder");
+            // A mount that only this process and its children see; it goes with them.
+            let root = rustix::process::getuid().is_root();
+            wrap(if root { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] });
+            let mount = r#"mount -t tmpfs -o size=4k tmpfs "$1" || exit 1; shift; exec "$@""#;
+            wrap(&["sh", "-c", mount, "small", &scratch.to_string_lossy()]);
+        }
+        if let Some(limit) = memory_kib {
+            wrap(&["sh", "-c", r#"ulimit -v "$1"; shift; exec "$@""#, "limited", &limit.to_string()]);
+        }
+        if let Some(skew) = skew {
+            let library = format!("LD_PRELOAD={}", faketime().display());
+            // Waits are counted by another clock, which goes right everywhere.
+            wrap(&["env", &library, &format!("FAKETIME={skew}"), "DONT_FAKE_MONOTONIC=1"]);
+        }
+        wrap(&[
+            &self.program.to_string_lossy(),
+            part,
+            &self.configure(name).to_string_lossy(),
+            &milliseconds.to_string(),
+        ]);
+        let mut command = Command::new(&line[0]);
+        Process::start(command.args(&line[1..]), &self.log(name), None)
     }
 
     /// Starts the real trainer, on one thread, as `name`; the work is real as well.
@@ -88,17 +103,6 @@ impl Fleet {
         let mut command = Command::new(trainer());
         command.args(["work", "--threads", "1", "--config"]).arg(self.configure(name));
         command.env("LD_LIBRARY_PATH", libraries);
-        Process::start(&mut command, &self.log(name), None)
-    }
-
-    fn start_within(&self, wrapper: &[&str], name: &str, part: &str, milliseconds: u64) -> Process {
-        let mut command = Command::new(wrapper[0]);
-        command
-            .args(&wrapper[1..])
-            .arg(&self.program)
-            .arg(part)
-            .arg(self.configure(name))
-            .arg(milliseconds.to_string());
         Process::start(&mut command, &self.log(name), None)
     }
 

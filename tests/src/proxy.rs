@@ -2,10 +2,11 @@
 //! runtime is busy.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -38,7 +39,8 @@ pub struct Proxy {
 struct Shared {
     upstream: String,
     fault: Mutex<(Fault, u64)>,
-    open: Mutex<Vec<TcpStream>>,
+    /// Both ends of each connection, by its number.
+    open: Mutex<BTreeMap<usize, [TcpStream; 2]>>,
     accepted: AtomicUsize,
     stopped: AtomicBool,
 }
@@ -61,8 +63,8 @@ impl Proxy {
                 if accepting.stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                accepting.accepted.fetch_add(1, Ordering::SeqCst);
-                accepting.clone().serve(client);
+                let number = accepting.accepted.fetch_add(1, Ordering::SeqCst);
+                accepting.clone().serve(number, client);
             }
         });
         Self { address, shared }
@@ -86,7 +88,8 @@ impl Proxy {
 
     /// Ends all connections that are open now.
     pub fn cut(&self) {
-        for stream in self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let open = std::mem::take(&mut *self.shared.open());
+        for stream in open.into_values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -111,21 +114,26 @@ impl Shared {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn serve(self: Arc<Self>, client: TcpStream) {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<usize, [TcpStream; 2]>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(self: Arc<Self>, number: usize, client: TcpStream) {
         if self.fault().0 == Fault::Refuse {
             let _ = client.shutdown(Shutdown::Both);
             return;
         }
         let Ok(server) = TcpStream::connect(&self.upstream) else { return };
         let pairs = [(client.try_clone(), server.try_clone(), false), (server.try_clone(), client.try_clone(), true)];
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push(client);
-        open.push(server);
-        drop(open);
+        self.open().insert(number, [client, server]);
         for (from, to, is_answer) in pairs {
             let (Ok(from), Ok(to)) = (from, to) else { return };
             let shared = self.clone();
-            thread::spawn(move || shared.copy(from, to, is_answer));
+            thread::spawn(move || {
+                shared.copy(from, to, is_answer);
+                // Neither way goes on without the other.
+                shared.open().remove(&number);
+            });
         }
     }
 
@@ -142,7 +150,7 @@ impl Shared {
                 Fault::Pass => {}
                 Fault::Refuse => break,
                 Fault::Latency(time) => thread::sleep(time),
-                Fault::CutAfter(most) if is_answer => sent = length.min(most - passed),
+                Fault::CutAfter(most) if is_answer => sent = length.min(most.saturating_sub(passed)),
                 Fault::CutAfter(_) => {}
                 Fault::Silence => continue,
                 Fault::Answer(answer) => {

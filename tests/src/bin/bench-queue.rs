@@ -101,9 +101,15 @@ async fn throughput(queue: &Arc<dyn Queue>, setting: Setting) -> f64 {
     for _ in 0..consumers {
         let mut consumer = queue.consume(&name, prefetch).await.expect("the queue is there");
         tasks.push(tokio::spawn(async move {
+            // As a worker with several lanes does: the next message is taken while the last one is being acknowledged.
+            let mut settling = tokio::task::JoinSet::new();
             for _ in 0..MESSAGES / consumers {
-                consumer.next().await.expect("a message").acknowledge().await.expect("it is ours");
+                settling.spawn(consumer.next().await.expect("a message").acknowledge());
+                while let Some(settled) = settling.try_join_next() {
+                    settled.expect("no panic").expect("it is ours");
+                }
             }
+            settling.join_all().await.into_iter().for_each(|settled| settled.expect("it is ours"));
             consumer.close().await.expect("the broker is there");
         }));
     }

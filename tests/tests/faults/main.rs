@@ -13,7 +13,7 @@ use std::{
 use hiresmed_protocol::{Digest, Job, Plan, RequestId, Verdict};
 use hiresmed_services::{Settings, queue::Message};
 use hiresmed_tests::{
-    fleet::Fleet,
+    fleet::{Conditions, Fleet},
     proxy::{Fault, Proxy},
     servers::{Process, Rabbitmq, Redis, Seaweed, fresh},
 };
@@ -163,7 +163,8 @@ async fn a_workers_disk_is_full() {
     let fleet = open(fresh()).await;
     let _coordinator = fleet.start("coordinator", "coordinator", 0);
     let _healthy = fleet.start("healthy", "worker", IMAGE_MS);
-    let _full = fleet.start_on_full_disk("full", "worker", IMAGE_MS);
+    let _full =
+        fleet.start_under(&Conditions { small_disk: true, ..Conditions::default() }, "full", "worker", IMAGE_MS);
     let plan = fleet.submit("north", REQUEST).await;
     complete(&fleet, &plan.request, "one of two workers with a full disk").await;
     let log = std::fs::read_to_string(fleet.log("full")).unwrap_or_default();
@@ -178,14 +179,15 @@ async fn a_workers_disk_is_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_differ_by_an_hour() {
     let fleet = open(fresh()).await;
-    let _coordinator = fleet.start_at("-3600", "coordinator", "coordinator", 0);
-    let mut workers = ["+3600", "-3600"]
-        .map(|skew| fleet.start_at(skew, if skew == "+3600" { "early" } else { "late" }, "worker", IMAGE_MS));
+    let by = |skew| Conditions { skew: Some(skew), ..Conditions::default() };
+    let _coordinator = fleet.start_under(&by("-3600"), "coordinator", "coordinator", 0);
+    let mut workers = [("+3600", "early"), ("-3600", "late")]
+        .map(|(skew, name)| fleet.start_under(&by(skew), name, "worker", IMAGE_MS));
     let plan = fleet.submit("north", REQUEST).await;
     under_way(&fleet, &plan).await;
     // A death is judged by the times in the records as well.
     workers[0].kill();
-    workers[0] = fleet.start_at("+3600", "early", "worker", IMAGE_MS);
+    workers[0] = fleet.start_under(&by("+3600"), "early", "worker", IMAGE_MS);
     complete(&fleet, &plan.request, "clocks an hour early and an hour late, one worker killed").await;
     let attempts = fleet.attempts(&plan.request).await;
     let hours: std::collections::BTreeSet<_> =
@@ -216,13 +218,14 @@ async fn a_job_that_kills_its_workers_is_given_up_and_no_other_with_it() {
             fleet.submit("south", &format!("name = \"{name}\"\ncount = 4\nchunk = 1\nclass = \"batch\"")).await;
         // As an orchestrator does: a worker that died is started again.
         let mut workers = BTreeMap::new();
+        let small = Conditions { memory_kib: Some(2 << 20), ..Conditions::default() };
         let started = Instant::now();
         let over = |status: hiresmed_coordinator::status::Status| status.is_over();
         loop {
             for worker in ["first", "second"] {
                 let gone = workers.get_mut(worker).is_none_or(Process::ended);
                 if gone {
-                    workers.insert(worker, fleet.start_limited(worker, "worker", IMAGE_MS / 3, 2 << 20));
+                    workers.insert(worker, fleet.start_under(&small, worker, "worker", IMAGE_MS / 3));
                 }
             }
             let mut all = true;
