@@ -69,7 +69,7 @@ fn start(program: &Path, state: &StateFolder, log: &Path) -> Result<Child> {
         .append(true)
         .open(log)
         .with_context(|| format!("the trainer's log {} cannot be written", log.display()))?;
-    let mut command = Command::new(program);
+    let mut command = Command::from(command(program));
     command
         .arg("consume")
         .arg("--store")
@@ -80,17 +80,23 @@ fn start(program: &Path, state: &StateFolder, log: &Path) -> Result<Child> {
         .arg(state.scratch())
         .arg("--parent")
         .arg(std::process::id().to_string())
-        // Idle OpenMP threads that spin take the cores from everything else.
-        .env("GOMP_SPINCOUNT", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(file)
         // A Ctrl-C is passed on as an orderly stop, and is not to reach it twice.
         .process_group(0);
+    command.spawn().with_context(|| format!("the trainer {} cannot be started", program.display()))
+}
+
+/// The trainer with libtorch in its reach.
+pub fn command(program: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    // Idle OpenMP threads that spin take the cores from everything else.
+    command.env("GOMP_SPINCOUNT", "0");
     if let Some(path) = library_path() {
         command.env("LD_LIBRARY_PATH", path);
     }
-    command.spawn().with_context(|| format!("the trainer {} cannot be started", program.display()))
+    command
 }
 
 /// The loader's path with libtorch's folder in front.

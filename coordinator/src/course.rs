@@ -137,13 +137,15 @@ mod tests {
             steps: 1,
             seed: 0,
             autoencoder: None,
+            perceptual: None,
             hold_out: Vec::new(),
             class: Class::Batch,
         };
         let listing = Object { key: "a".to_owned(), sha256: Digest::of(b"") };
         let data = DataSet { listing, files: 0 };
+        let (parent, autoencoder, perceptual) = (None, None, None);
         let work =
-            TrainRound { round: number, request, parent: None, first_step: 0, steps: 1, autoencoder: None, data };
+            TrainRound { round: number, request, parent, first_step: 0, steps: 1, autoencoder, perceptual, data };
         let id = "r".parse().unwrap();
         Job {
             version: VERSION,

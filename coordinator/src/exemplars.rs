@@ -52,6 +52,7 @@ fn training(exemplar: &Digest) -> Train {
         seed: 0,
         hold_out: Vec::new(),
         autoencoder: None,
+        perceptual: None,
         class: Class::Interactive,
     }
 }

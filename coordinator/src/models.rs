@@ -82,15 +82,16 @@ pub(crate) async fn resolve_others(ledger: &Ledger, request: &Synthesise) -> Res
     if faults.is_empty() { Ok(()) } else { Err(together(faults)) }
 }
 
-/// The autoencoder whose tokens a prior is to learn, by digest; none for other models.
+/// The autoencoder that a training needs, by digest: a prior's always, another model's where it names one.
 ///
 /// # Errors
 /// As [`resolve`].
 pub async fn resolve_autoencoder(ledger: &Ledger, request: &Train) -> Result<Option<Digest>, Error> {
-    if request.model != TrainedModel::Prior {
-        return Ok(None);
-    }
-    let name = request.autoencoder.as_deref().unwrap_or(DEFAULT);
+    let name = match (&request.autoencoder, request.model) {
+        (Some(name), _) => name,
+        (None, TrainedModel::Prior) => DEFAULT,
+        (None, _) => return Ok(None),
+    };
     resolve(ledger, "autoencoder", "vqgan", name).await.map(Some)
 }
 

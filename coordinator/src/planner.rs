@@ -1,7 +1,7 @@
 //! From a request to its plan: names to digests, images to jobs.
 
 use hiresmed_protocol::{
-    Plan, Request, RequestId, SiteId, VERSION,
+    Plan, Request, RequestId, SiteId, VERSION, Work,
     job::{Models, Object},
     keys,
     plan::Recipe,
@@ -129,9 +129,17 @@ impl Planner {
                 Ok(synthesis(id, self.site.clone(), synthesise, models, sources))
             }
             Request::Train(train) => {
-                let data = sources::data_set(&self.ledger, &self.site, &train.data).await?;
-                let autoencoder = models::resolve_autoencoder(&self.ledger, train).await?;
-                let jobs = vec![rounds::first(&id, &self.site, train, data, autoencoder)];
+                let data = sources::data_set(&self.ledger, &self.site, "data", &train.data).await?;
+                let mut first = rounds::first(&id, &self.site, train, data);
+                if let Work::TrainRound(round) = &mut first.work {
+                    round.autoencoder = models::resolve_autoencoder(&self.ledger, train).await?;
+                    if let Some(source) = &train.perceptual {
+                        let source = std::slice::from_ref(source);
+                        round.perceptual =
+                            Some(sources::data_set(&self.ledger, &self.site, "perceptual", source).await?);
+                    }
+                }
+                let jobs = vec![first];
                 Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs, recipe: None })
             }
             Request::Candidates(wanted) => {

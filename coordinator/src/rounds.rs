@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hiresmed_protocol::{
-    Digest, Job, JobId, RequestId, SiteId, VERSION, Work,
+    Job, JobId, RequestId, SiteId, VERSION, Work,
     job::{DataSet, TrainRound},
     outcome::RoundResult,
     request::Train,
@@ -18,8 +18,8 @@ const FIRST_STEPS: u64 = 20;
 /// A round that would leave fewer than one in so many of its steps for another one makes them itself.
 const REST: u64 = 5;
 
-/// The first round of a training request; `autoencoder` is that whose tokens a prior learns.
-pub fn first(id: &RequestId, site: &SiteId, train: &Train, data: DataSet, autoencoder: Option<Digest>) -> Job {
+/// The first round of a training request, without the models that it may need.
+pub fn first(id: &RequestId, site: &SiteId, train: &Train, data: DataSet) -> Job {
     Job {
         version: VERSION,
         id: JobId::train_round(id, 0),
@@ -33,7 +33,8 @@ pub fn first(id: &RequestId, site: &SiteId, train: &Train, data: DataSet, autoen
             parent: None,
             first_step: 0,
             steps: length(train.steps, FIRST_STEPS),
-            autoencoder,
+            autoencoder: None,
+            perceptual: None,
             data,
         }),
     }
@@ -63,6 +64,7 @@ pub fn next(job: &Job, round: &TrainRound, result: &RoundResult) -> Option<Job> 
             first_step: result.step,
             steps: length(left, wished as u64),
             autoencoder: round.autoencoder,
+            perceptual: round.perceptual.clone(),
             data: round.data.clone(),
         }),
         ..job.clone()
@@ -78,7 +80,7 @@ fn length(left: u64, wished: u64) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use hiresmed_protocol::{Class, job::Object, request::TrainedModel};
+    use hiresmed_protocol::{Class, Digest, job::Object, request::TrainedModel};
 
     use super::*;
 
@@ -92,11 +94,18 @@ mod tests {
             steps,
             seed: 0,
             autoencoder: None,
+            perceptual: None,
             hold_out: Vec::new(),
             class: Class::Batch,
         };
         let listing = Object { key: "sites/local/objects/a".to_owned(), sha256: Digest::of(b"") };
-        first(&"r".parse().unwrap(), &SiteId::local(), &train, DataSet { listing, files: 1 }, Some(Digest::of(b"v")))
+        let mut job =
+            first(&"r".parse().unwrap(), &SiteId::local(), &train, DataSet { listing: listing.clone(), files: 1 });
+        if let Work::TrainRound(round) = &mut job.work {
+            round.autoencoder = Some(Digest::of(b"v"));
+            round.perceptual = Some(DataSet { listing, files: 2 });
+        }
+        job
     }
 
     fn round(job: &Job) -> &TrainRound {
@@ -123,6 +132,7 @@ mod tests {
         assert_eq!((round(&job).round, round(&job).first_step, round(&job).steps), (1, 20, 600));
         assert_eq!(job.id.as_str(), "r-t00001");
         assert_eq!(round(&job).autoencoder, Some(Digest::of(b"v")));
+        assert_eq!(round(&job).perceptual.as_ref().map(|files| files.files), Some(2));
         assert_eq!(round(&job).parent.as_ref().unwrap().key, "sites/local/objects/20");
     }
 

@@ -28,15 +28,15 @@ pub(crate) async fn images(ledger: &Ledger, site: &SiteId, path: &str, source: &
     Ok(objects)
 }
 
-/// The files of a training request's sources. A file's path begins with its source's last part, so that a folder of
-/// slices keeps its name as their series.
-pub(crate) async fn data_set(ledger: &Ledger, site: &SiteId, sources: &[String]) -> Result<DataSet, Error> {
+/// The files of a training request's sources, which are its field `path`. A file's path begins with its source's last part, so that
+/// a folder of slices keeps its name as their series.
+pub(crate) async fn data_set(ledger: &Ledger, site: &SiteId, path: &str, sources: &[String]) -> Result<DataSet, Error> {
     let mut files = BTreeMap::new();
     for (index, source) in sources.iter().enumerate() {
         let prefix = prefix(site, source);
         let objects = objects(ledger, &prefix).await?;
         if objects.is_empty() {
-            let path = format!("data[{index}]");
+            let path = format!("{path}[{index}]");
             return Err(Error::NoFiles { path, source_name: source.clone(), what: "files", prefix });
         }
         let trimmed = source.trim_end_matches('/');

@@ -1,13 +1,15 @@
 //! `hiresmed train`: trains a model on the user's own images, in rounds that survive any interruption.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
 use hiresmed_models::{prior, singan, unet, vqgan, yolo};
 use hiresmed_protocol::{
-    Class, Request, RequestId, VERSION,
+    Class, Digest, Request, RequestId, VERSION, keys,
     request::{Train, TrainedModel},
 };
 
@@ -19,7 +21,27 @@ const USUAL_SCALES: u64 = 6;
 
 /// Train a model on images of your own; the same call again goes on from the last checkpoint
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    training: Option<Training>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Train an autoencoder with HDFB and with residual blocks, and tell what each takes to reach the same loss and fidelity
+    #[command(disable_help_flag = true)]
+    Compare {
+        /// As `hiresmed train compare --help` tells
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Training {
     /// Which network
     #[arg(value_enum)]
     model: Model,
@@ -40,9 +62,14 @@ pub struct Arguments {
     /// The name by which requests can call the model [default: MODEL-PRESET-SEED]
     #[arg(long)]
     name: Option<String>,
-    /// For a prior, the autoencoder whose tokens it learns, by name or digest [default: the one that comes with the project]
+    /// An autoencoder by name or digest: for a prior, that whose tokens it learns [default: the one that comes with the project];
+    /// for a vqgan, that with whose encoder its perceptual term is measured
     #[arg(long, value_name = "NAME")]
     autoencoder: Option<String>,
+    /// For a vqgan's perceptual term, AlexNet's or VGG16's weights by their published names, and LPIPS' linear ones in it or in
+    /// STEM.lin.safetensors beside it (safetensors or ONNX)
+    #[arg(long, value_name = "FILE")]
+    perceptual: Option<PathBuf>,
     /// Series (a folder's name) and files (the name without extension) that are kept out of training; `A*` stands for every
     /// name that begins with A
     #[arg(long, value_name = "NAME", num_args = 1..)]
@@ -70,6 +97,21 @@ enum Model {
 /// # Errors
 /// The preset is unknown, the data cannot be taken, the trainer is not there, or the training failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match arguments {
+        Arguments { command: Some(Command::Compare { arguments }), .. } => compare(arguments),
+        Arguments { training: Some(training), .. } => train(training),
+        Arguments { .. } => Err(failure::refused(anyhow!("say what to train; `hiresmed train --help` tells more"))),
+    }
+}
+
+/// Leaves the comparison to the trainer, which is told the rest of the command line.
+fn compare(arguments: &[OsString]) -> Result<ExitCode> {
+    let status = trainer::command(&trainer::program()?).arg("compare").args(arguments).status();
+    let status = status.context("the trainer cannot be started")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn train(arguments: &Training) -> Result<ExitCode> {
     let steps = steps(arguments)?;
     let model = TrainedModel::from(arguments.model);
     let default_name = || format!("{model}-{}-{}", arguments.preset, arguments.seed);
@@ -79,11 +121,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "--name default: that name is for the models that come with the project"
         )));
     }
+    let weighs = vqgan::Training::preset(&arguments.preset).is_some_and(|training| training.loss.perceptual > 0.0);
+    if model == TrainedModel::Vqgan && weighs && arguments.perceptual.is_none() && arguments.autoencoder.is_none() {
+        return Err(failure::refused(anyhow!(
+            "--preset {}: its perceptual term needs --perceptual FILE with AlexNet's or VGG16's weights, or --autoencoder NAME, whose \
+             encoder's features will do",
+            arguments.preset
+        )));
+    }
     let data = Data::check(model, &arguments.preset, &arguments.data, &arguments.hold_out)?;
     // Before the data are copied: without it nothing can come of them.
     trainer::program()?;
     let fleet = arguments.state.open()?;
     let data = fleet.wait(data.take(fleet.store(), fleet.site(), &fleet.names()))?;
+    let perceptual = arguments.perceptual.as_deref().map(|path| backbone(&fleet, path)).transpose()?;
     let request = Request::Train(Train {
         version: VERSION,
         name: name.clone(),
@@ -93,6 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         steps,
         seed: arguments.seed,
         autoencoder: arguments.autoencoder.clone(),
+        perceptual,
         // What is held out is not in the data.
         hold_out: Vec::new(),
         class: Class::Batch,
@@ -107,6 +159,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// Puts the file, and the linear weights beside it, among the inputs, and gives the source's name.
+fn backbone(fleet: &Fleet, path: &Path) -> Result<String> {
+    let bytes =
+        fs::read(path).map_err(|error| failure::refused(anyhow!("--perceptual {}: {error}", path.display())))?;
+    let source = format!("perceptual-{:.16}", Digest::of(&bytes).to_string());
+    let prefix = format!("{}{source}/", keys::inputs(fleet.site()));
+    let ending = if path.extension().is_some_and(|ending| ending == "onnx") { "onnx" } else { "safetensors" };
+    fleet.wait(fleet.store().put(&format!("{prefix}network.{ending}"), bytes.into()))?;
+    if let Ok(linear) = fs::read(path.with_extension("lin.safetensors")) {
+        fleet.wait(fleet.store().put(&format!("{prefix}network.lin.safetensors"), linear.into()))?;
+    }
+    Ok(source)
+}
+
 fn registered(fleet: &Fleet, id: &RequestId, model: TrainedModel, name: &str) -> Result<()> {
     let digest = fleet
         .wait(models::resolve(fleet.ledger(), "name", model.as_str(), name))
@@ -116,7 +182,7 @@ fn registered(fleet: &Fleet, id: &RequestId, model: TrainedModel, name: &str) ->
     Ok(())
 }
 
-fn steps(arguments: &Arguments) -> Result<u64> {
+fn steps(arguments: &Training) -> Result<u64> {
     let preset = &*arguments.preset;
     let (of_preset, known): (Option<u64>, &[&str]) = match arguments.model {
         Model::Vqgan => (vqgan::Training::preset(preset).map(|training| training.steps), &vqgan::PRESETS),

@@ -60,6 +60,7 @@ fn run(data: &Path, out: &Path) -> Fallible<()> {
         steps: None,
         seed: 1,
         autoencoder: None,
+        perceptual: None,
         settings: serde_json::Value::Null,
     };
     let budget = Budget { steps: None, duration: Some(Duration::from_secs(120)) };

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         steps: None,
         seed: 1,
         autoencoder: None,
+        perceptual: None,
         settings,
     };
     if kind == "unet" {

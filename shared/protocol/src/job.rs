@@ -110,7 +110,6 @@ impl fmt::Display for Kind {
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "few exist at a time, and a box would be in every reader's way")]
 pub enum Work {
     /// Makes the images of a range.
     Synthesise(SynthesiseImages),
@@ -216,9 +215,13 @@ pub struct TrainRound {
     pub first_step: u64,
     /// Steps that this round makes.
     pub steps: u64,
-    /// The autoencoder whose tokens a prior learns, as its alias stood when the request was planned.
+    /// The autoencoder whose tokens a prior learns, or with whose encoder a perceptual term is measured, as its alias stood when the
+    /// request was planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<Digest>,
+    /// The files of the network with which a perceptual term is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perceptual: Option<DataSet>,
     /// The training data: every file of the data set by its path below the data folder.
     pub data: DataSet,
 }

@@ -272,8 +272,15 @@ impl Check {
         self.alias("preset", &request.preset);
         if let Some(name) = &request.autoencoder {
             self.alias("autoencoder", name);
-            if request.model != TrainedModel::Prior {
-                self.fault("autoencoder", format!("{name:?}"), "must be left out: only a prior learns tokens of one");
+            if !matches!(request.model, TrainedModel::Prior | TrainedModel::Vqgan) {
+                let allowed = "must be left out: only a prior and a vqgan's perceptual term need one";
+                self.fault("autoencoder", format!("{name:?}"), allowed);
+            }
+        }
+        if let Some(source) = &request.perceptual {
+            self.source("perceptual", source);
+            if request.model != TrainedModel::Vqgan {
+                self.fault("perceptual", format!("{source:?}"), "must be left out: only a vqgan has a perceptual term");
             }
         }
         if request.data.is_empty() {

@@ -282,15 +282,21 @@ fn a_sampled_background_has_one_image() {
 }
 
 #[test]
-fn only_a_prior_is_trained_over_an_autoencoder() {
+fn only_a_prior_and_a_perceptual_term_need_an_autoencoder() {
     let text = |model: &str| {
         format!(
             "version = 1\nkind = \"train\"\nname = \"n\"\nmodel = \"{model}\"\npreset = \"tiny\"\ndata = [\"a\"]\nsteps = 9\n\
              autoencoder = \"default\""
         )
     };
-    assert_eq!(parse::toml(&text("prior")).map(|_| ()), Ok(()));
+    for model in ["prior", "vqgan"] {
+        assert_eq!(parse::toml(&text(model)).map(|_| ()), Ok(()));
+    }
     assert_eq!(paths(&text("unet")), ["autoencoder"]);
+    let perceptual = |model: &str| text(model).replace("autoencoder = \"default\"", "perceptual = \"backbones\"");
+    assert_eq!(parse::toml(&perceptual("vqgan")).map(|_| ()), Ok(()));
+    assert_eq!(paths(&perceptual("prior")), ["perceptual"]);
+    assert_eq!(paths(&perceptual("vqgan").replace("backbones", "../b")), ["perceptual"]);
 }
 
 #[test]

@@ -75,6 +75,28 @@ fn what_cannot_be_trained_is_refused() {
 }
 
 #[test]
+fn a_perceptual_term_is_measured_with_an_encoder_or_a_file() {
+    let bench = Bench::new();
+    let folder = data(&bench);
+    let train =
+        ["train", "vqgan", "--data", folder.to_str().unwrap(), "--preset", "tiny", "--steps", "4", "--name", "seen"];
+    let with = |more: &[&str]| bench.run(&[&train[..], more].concat());
+    with(&["--autoencoder", "nobody"]).complains(2, &["vqgan model `nobody`"]);
+    with(&["--perceptual", "/nowhere.onnx"]).complains(2, &["--perceptual /nowhere.onnx"]);
+    let paper = ["train", "vqgan", "--data", folder.to_str().unwrap(), "--preset", "paper"];
+    bench.run(&paper).complains(2, &["perceptual", "--autoencoder"]);
+    with(&["--autoencoder", "lung-ct-512"]).expect(0);
+    let list = bench.run(&["model", "list", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(list.expect(0)).unwrap();
+    let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "seen").unwrap();
+    let card = PathBuf::from(row["card"].as_str().expect("a model of the fleet has a card"));
+    let text = fs::read_to_string(&card).unwrap();
+    assert!(text.contains("features of the encoder lung-ct-512") && text.contains("losses.svg"), "{text}");
+    let curves = fs::read_to_string(card.with_file_name("losses.svg")).unwrap();
+    assert!(curves.contains("perceptual") && curves.contains("quantisation"), "{curves}");
+}
+
+#[test]
 fn a_prior_is_trained_over_the_tokens_of_an_autoencoder_and_names_it() {
     let bench = Bench::new();
     let folder = data(&bench);

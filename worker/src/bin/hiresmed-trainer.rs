@@ -35,6 +35,8 @@ enum Command {
     Run(trainer::RunOptions),
     /// Write a model package with held-out scores and a card from a checkpoint.
     Package(trainer::PackageOptions),
+    /// Train an autoencoder with HDFB and with residual blocks, and tell what each takes to reach the same loss and fidelity.
+    Compare(trainer::CompareOptions),
     /// Work on the training jobs of this machine's queue; `hiresmed train` starts it.
     Consume(trainer::ConsumeOptions),
 }
@@ -71,6 +73,7 @@ fn run(command: Command) -> Result<()> {
             program::run(&settings, Kind::TrainRound)
         }
         Command::Run(options) => trainer::run(options, &*stop_on_signals()?),
+        Command::Compare(options) => trainer::compare(&options),
         Command::Consume(options) => trainer::consume(&options),
         Command::Package(options) => trainer::package(&options).map(|package| println!("{}", package.digest())),
     }

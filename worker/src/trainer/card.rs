@@ -8,7 +8,11 @@ use hiresmed_imaging::{
     sheet::{Tile, contact_sheet},
 };
 use hiresmed_inference::package::Draft;
-use hiresmed_models::{vqgan, weights::Weights};
+use hiresmed_models::{
+    training::{CURVES_FILE, History},
+    vqgan,
+    weights::Weights,
+};
 
 use super::evaluate::Held;
 
@@ -87,8 +91,12 @@ pub(super) fn text(
     writeln!(card, "# {}\n", draft.name)?;
     writeln!(
         card,
-        "HiResMed-VQGAN for grey CT slices: an encoder, {} codes of length {}, a decoder; {} parameters. A token stands for \
+        "{} for grey CT slices: an encoder, {} codes of length {}, a decoder; {} parameters. A token stands for \
          {} x {} pixels. It makes backgrounds for synthetic images; it is no diagnostic device.\n",
+        match config.block {
+            vqgan::Block::Hdfb => "HiResMed-VQGAN",
+            vqgan::Block::Residual => "VQGAN with residual blocks, the baseline,",
+        },
         config.codes,
         config.latent,
         draft.parameters,
@@ -103,7 +111,7 @@ pub(super) fn text(
     writeln!(card, "\n## Training\n")?;
     writeln!(
         card,
-        "Seed {}, {} of {} steps; crops {}; Adam, learning rate {} with a cosine; loss: {} L1 + {} MSE + {} quantisation{}. The \
+        "Seed {}, {} of {} steps; crops {}; Adam, learning rate {} with a cosine; loss: {} L1 + {} MSE + {} quantisation{}{}. The \
          weights are their running average.\n",
         value("seed")?,
         value("step")?,
@@ -118,12 +126,19 @@ pub(super) fn text(
         training.loss.absolute,
         training.loss.squared,
         training.loss.quantisation,
+        match checkpoint.metadata.get("perceptual") {
+            Some(name) => format!(" + {} perceptual, by {name}", training.loss.perceptual),
+            None => String::new(),
+        },
         match training.discriminator_start {
             Some(start) if training.loss.adversarial > 0.0 =>
                 format!(" + {} adversarial from step {start}", training.loss.adversarial),
             _ => String::new(),
         },
     )?;
+    if History::of(checkpoint)?.is_some() {
+        writeln!(card, "![losses]({CURVES_FILE})\n")?;
+    }
     writeln!(card, "## Held-out scores\n")?;
     writeln!(
         card,

@@ -4,11 +4,13 @@
 //! for one machine without a fleet, and for the models that the project ships.
 
 mod card;
+mod compare;
 mod consume;
 mod evaluate;
 mod package;
 mod run;
 
+pub use compare::{CompareOptions, compare};
 pub use consume::{ConsumeOptions, consume};
 pub use package::{PackageOptions, package};
 pub use run::{RunOptions, run};

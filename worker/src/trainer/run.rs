@@ -42,9 +42,12 @@ pub struct RunOptions {
     /// Seed of initialisation, data order and augmentation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder of the autoencoder's package whose tokens a prior learns.
+    /// Folder of an autoencoder's package: whose tokens a prior learns, or with whose encoder a vqgan's perceptual term is measured.
     #[arg(long)]
     autoencoder: Option<PathBuf>,
+    /// File with AlexNet's or VGG16's weights and LPIPS' linear ones (safetensors or ONNX), for a vqgan's perceptual term.
+    #[arg(long, value_name = "FILE")]
+    perceptual: Option<PathBuf>,
     /// Checkpoint to start from where the folder has none.
     #[arg(long)]
     from: Option<PathBuf>,
@@ -85,6 +88,7 @@ pub fn run(options: RunOptions, stop: &AtomicBool) -> anyhow::Result<()> {
         steps: options.steps,
         seed: options.seed,
         autoencoder: options.autoencoder,
+        perceptual: options.perceptual,
         settings,
     };
     let budget = Budget { steps: None, duration: Some(Duration::from_secs(options.round_seconds)) };
@@ -144,6 +148,7 @@ mod tests {
             round_seconds: 300,
             seed: 1,
             autoencoder: None,
+            perceptual: None,
             from: None,
             settings: None,
             threads: Some(1),

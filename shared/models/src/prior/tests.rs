@@ -234,6 +234,7 @@ fn a_wrong_data_set_is_refused_with_every_fault_before_the_first_step() {
         steps: None,
         seed: 1,
         autoencoder: autoencoder.map(Into::into),
+        perceptual: None,
         settings,
     };
     let refused = |specification: &Specification| match training::open(specification, None) {

@@ -5,14 +5,19 @@
 //! is drawn from (seed, step), hence a run that was interrupted and resumed equals one that was not, bit by bit on the
 //! same device and number of threads.
 
+mod card;
+pub mod curves;
 mod dataset;
+mod history;
 mod local;
 mod optimiser;
 mod product;
 mod round;
 mod state;
 
+pub use card::{CURVES_FILE, card};
 pub use dataset::{Dataset, Sample};
+pub use history::History;
 pub use local::train;
 pub use optimiser::Adam;
 pub use product::{Naming, Product, product};
@@ -81,9 +86,12 @@ pub struct Specification {
     pub steps: Option<u64>,
     /// Seed of initialisation, data order and augmentation.
     pub seed: u64,
-    /// Folder of the autoencoder's package whose tokens are learned; for a prior, and for nothing else.
+    /// Folder of an autoencoder's package: whose tokens a prior learns, or with whose encoder a VQGAN's perceptual term is measured.
     #[serde(default)]
     pub autoencoder: Option<PathBuf>,
+    /// File with AlexNet's or VGG16's weights and LPIPS' linear ones, with which a VQGAN's perceptual term is measured.
+    #[serde(default)]
+    pub perceptual: Option<PathBuf>,
     /// Fields of the kind's training settings that replace the preset's, as a JSON object.
     #[serde(default)]
     pub settings: serde_json::Value,
@@ -138,18 +146,19 @@ pub enum Error {
     Torch(#[from] tch::TchError),
 }
 
-/// A learner for `specification`, new or continuing from `parent`.
+/// A learner for `specification`, new or continuing from `parent`; its checkpoints keep the [`History`] of its figures.
 ///
 /// # Errors
 /// [`Error::Specification`] and [`Error::Data`] list every fault before the first step.
 pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<Box<dyn Learner>, Error> {
-    match specification.kind {
-        Kind::Vqgan => Ok(Box::new(crate::vqgan::Learner::open(specification, parent)?)),
-        Kind::Singan => Ok(Box::new(crate::singan::Learner::open(specification, parent)?)),
-        Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
-        Kind::Prior => Ok(Box::new(crate::prior::Learner::open(specification, parent)?)),
-        Kind::Yolo => Ok(Box::new(crate::yolo::Learner::open(specification, parent)?)),
-    }
+    let learner: Box<dyn Learner> = match specification.kind {
+        Kind::Vqgan => Box::new(crate::vqgan::Learner::open(specification, parent)?),
+        Kind::Singan => Box::new(crate::singan::Learner::open(specification, parent)?),
+        Kind::Unet => Box::new(crate::unet::Learner::open(specification, parent)?),
+        Kind::Prior => Box::new(crate::prior::Learner::open(specification, parent)?),
+        Kind::Yolo => Box::new(crate::yolo::Learner::open(specification, parent)?),
+    };
+    Ok(Box::new(history::Recorded::new(learner, parent)?))
 }
 
 /// The steps of the checkpoint `parent` of a training of `kind`, where it is the same training: its fingerprint, of everything that the

@@ -2,7 +2,7 @@
 
 use hiresmed_inference::package::Draft;
 
-use super::Error;
+use super::{Error, card};
 use crate::weights::Weights;
 
 /// What the weights do not say themselves.
@@ -18,8 +18,8 @@ pub struct Naming {
     pub licence: String,
 }
 
-/// The contents of a package: its description and its graphs by file name. Scores, card and the like are added by the
-/// caller.
+/// The contents of a package: its description, its graphs by file name and the curves of its training. Scores, card and the like are
+/// added by the caller.
 #[derive(Debug, Clone)]
 pub struct Product {
     /// The description.
@@ -33,7 +33,7 @@ pub struct Product {
 /// # Errors
 /// [`Error::Parent`] for a checkpoint of an unknown kind or without its configuration; [`Error::Export`].
 pub fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, Error> {
-    match checkpoint.metadata.get("kind").map(String::as_str) {
+    let mut product = match checkpoint.metadata.get("kind").map(String::as_str) {
         Some("vqgan") => crate::vqgan::product(checkpoint, naming),
         Some("singan") => crate::singan::product(checkpoint, naming),
         Some("unet") => crate::unet::product(checkpoint, naming),
@@ -41,5 +41,9 @@ pub fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, Error> 
         Some("yolo") => crate::yolo::product(checkpoint, naming),
         Some(kind) => Err(Error::Parent(format!("its kind is {kind:?}, of which no package can be made"))),
         None => Err(Error::Parent("it does not name its kind".into())),
+    }?;
+    if let Some(curves) = card::curves(checkpoint)? {
+        product.files.push((card::CURVES_FILE.to_owned(), curves.into_bytes()));
     }
+    Ok(product)
 }

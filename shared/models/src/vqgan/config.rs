@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 /// The presets' names, smallest first.
-pub const PRESETS: [&str; 6] = ["tiny", "ct256", "ct512", "ct512-wide", "hires", "paper"];
+pub const PRESETS: [&str; 8] =
+    ["tiny", "ct256", "ct512", "ct512-wide", "ct512-residual", "hires", "paper", "paper-residual"];
 
 /// The building block of encoder and decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +51,11 @@ impl Config {
     /// 4 the same effort gave 35 dB with the vessels in place. It goes to the tokens' resolution in one step and comes back in
     /// one: a layer at full resolution costs sixteen times what it costs among the tokens, so that there it is 8 wide and
     /// among the tokens 64. `ct512-wide` goes in two steps, with 32 channels in between and 16 at full resolution: 1.8 times
-    /// the time for the same fidelity.
+    /// the time for the same fidelity. The presets that end in `-residual` are the baseline: VQGAN's blocks in the same places.
     pub fn preset(name: &str) -> Option<Self> {
+        if let Some(plain) = name.strip_suffix("-residual").filter(|_| PRESETS.contains(&name)) {
+            return Some(Self { block: Block::Residual, ..Self::preset(plain)? });
+        }
         let base = |strides: &[usize], widths: &[usize], output_width, latent, codes| Self {
             channels: 1,
             strides: strides.to_vec(),
@@ -231,10 +235,10 @@ impl Training {
         Some(match name {
             "tiny" => Self { warm_up: 5, ..base(100, 32, 2) },
             "ct256" => base(4_000, 128, 8),
-            "ct512" => Self { crops: ct512_crops(11_600), ..base(12_000, 192, 2) },
+            "ct512" | "ct512-residual" => Self { crops: ct512_crops(11_600), ..base(12_000, 192, 2) },
             "ct512-wide" => Self { crops: ct512_crops(4_400), ..base(5_000, 192, 2) },
             "hires" => base(40_000, 512, 4),
-            "paper" => Self {
+            "paper" | "paper-residual" => Self {
                 loss: LossWeights {
                     absolute: 1.0,
                     squared: 0.0,
@@ -342,6 +346,17 @@ mod tests {
         assert_eq!((training.learning_rate, training.beta, training.epsilon), (2.25e-5, (0.5, 0.9), 1e-8));
         assert_eq!((training.loss.commitment, training.loss.codebook), (1.0, 0.33));
         assert_eq!((training.crops[0].batch, training.initial_deviation), (8, Some(0.02)));
+    }
+
+    #[test]
+    fn a_baseline_differs_in_its_blocks_alone() {
+        for name in ["ct512", "paper"] {
+            let residual = format!("{name}-residual");
+            let expected = Config { block: Block::Residual, ..Config::preset(name).unwrap() };
+            assert_eq!(Config::preset(&residual).unwrap(), expected);
+            assert_eq!(Training::preset(&residual), Training::preset(name));
+        }
+        assert_eq!(Config::preset("tiny-residual"), None);
     }
 
     #[test]

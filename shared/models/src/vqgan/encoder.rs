@@ -40,6 +40,20 @@ impl Encoder {
         }
     }
 
+    /// What each stage and the middle blocks give, from fine to coarse, as in use after training.
+    pub(crate) fn stages(&self, x: &Tensor) -> Vec<Tensor> {
+        let mut maps: Vec<Tensor> = Vec::with_capacity(self.stages.len() + 1);
+        for (down, block) in &self.stages {
+            maps.push(block.forward(&down.forward(maps.last().unwrap_or(x)), false));
+        }
+        let middle = self
+            .middle
+            .iter()
+            .fold(None, |h: Option<Tensor>, block| Some(block.forward(h.as_ref().or(maps.last()).unwrap_or(x), false)));
+        maps.extend(middle);
+        maps
+    }
+
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let mut h = x.shallow_clone();
         for (down, block) in &self.stages {

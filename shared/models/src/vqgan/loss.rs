@@ -2,13 +2,7 @@
 
 use tch::{Kind, Reduction, Tensor};
 
-use super::{config::LossWeights, quantiser::Quantised};
-
-/// A perceptual distance between images, such as LPIPS over a pre-trained network.
-pub trait Perceptual {
-    /// Mean distance between `[N, C, H, W]` images in [-1, 1], a scalar with gradient towards `a`.
-    fn distance(&self, a: &Tensor, b: &Tensor) -> Tensor;
-}
+use super::{config::LossWeights, perceptual::Features, quantiser::Quantised};
 
 /// The terms of equation 1 before the adversarial one.
 #[derive(Debug)]
@@ -17,6 +11,8 @@ pub(crate) struct Terms {
     pub reconstruction: Tensor,
     /// Mean absolute error, unweighted.
     pub absolute: Tensor,
+    /// Perceptual distance, unweighted, where there is one.
+    pub perceptual: Option<Tensor>,
     /// Quantisation terms, weighted.
     pub quantisation: Tensor,
 }
@@ -27,14 +23,21 @@ pub(crate) fn terms(
     y: &Tensor,
     quantised: &Quantised,
     weights: &LossWeights,
-    perceptual: Option<&dyn Perceptual>,
+    perceptual: Option<&Features>,
 ) -> Terms {
     let absolute = y.l1_loss(x, Reduction::Mean);
     let mut reconstruction = &absolute * weights.absolute + y.mse_loss(x, Reduction::Mean) * weights.squared;
-    if let Some(network) = perceptual {
-        reconstruction += network.distance(y, x) * weights.perceptual;
+    let perceptual = perceptual.map(|features| features.distance(y, x));
+    if let Some(distance) = &perceptual {
+        reconstruction += distance * weights.perceptual;
     }
-    Terms { reconstruction, absolute: absolute.detach(), quantisation: &quantised.loss * weights.quantisation }
+    let perceptual = perceptual.map(|distance| distance.detach());
+    Terms {
+        reconstruction,
+        absolute: absolute.detach(),
+        perceptual,
+        quantisation: &quantised.loss * weights.quantisation,
+    }
 }
 
 /// VQGAN's adaptive weight: the ratio of the two losses' gradients on the decoder's last layer, in [0, 1e4], constant

@@ -20,6 +20,8 @@ mod loss;
 #[cfg(feature = "training")]
 mod network;
 #[cfg(feature = "training")]
+mod perceptual;
+#[cfg(feature = "training")]
 mod product;
 #[cfg(feature = "training")]
 mod quantiser;
@@ -29,8 +31,6 @@ mod step;
 pub use autoencoder::{Autoencoder, Error, Tokens};
 pub use config::{Block, Config, Crops, LossWeights, PRESETS, Training};
 pub use export::{Error as ExportError, Graphs, export};
-#[cfg(feature = "training")]
-pub use loss::Perceptual;
 #[cfg(feature = "training")]
 pub use network::Network;
 #[cfg(feature = "training")]

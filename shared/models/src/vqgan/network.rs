@@ -1,5 +1,6 @@
 //! Encoder, codebook and decoder together.
 
+use hiresmed_imaging::Plane;
 use tch::{Device, Tensor, nn, no_grad};
 
 use super::{
@@ -21,6 +22,7 @@ pub struct Network {
     encoder: Encoder,
     pub(super) quantiser: Quantiser,
     decoder: Decoder,
+    channels: i64,
 }
 
 impl Network {
@@ -37,7 +39,7 @@ impl Network {
         let encoder = Encoder::new(&(&root / "encoder"), config, options);
         let quantiser = Quantiser::new(&(&root / "quantiser"), config);
         let decoder = Decoder::new(&(&root / "decoder"), config, options);
-        Self { store, encoder, quantiser, decoder }
+        Self { store, encoder, quantiser, decoder, channels: config.channels as i64 }
     }
 
     /// With the weights of a package or a checkpoint.
@@ -70,6 +72,18 @@ impl Network {
     /// Images `[N, C, H, W]` from tokens `[N, h, w]`, not clamped, without gradient.
     pub fn decode(&self, tokens: &Tensor) -> Tensor {
         no_grad(|| self.decoder.forward(&self.quantiser.embed(tokens), false))
+    }
+
+    /// An image through encoder, codebook and decoder, all in [-1, 1]; its sides are multiples of the stride.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where libtorch refuses it.
+    pub fn reconstruct(&self, image: &Plane) -> Result<Plane, Error> {
+        let shape = [1, 1, image.height() as i64, image.width() as i64];
+        let pixels = Tensor::from_slice(image.data()).f_reshape(shape)?;
+        let back = self.decode(&self.encode(&pixels.expand([1, self.channels, shape[2], shape[3]], false)));
+        let pixels = back.clamp(-1.0, 1.0).narrow(1, 0, 1).reshape([-1]);
+        Ok(Plane::new(image.width(), image.height(), Vec::try_from(&pixels)?))
     }
 
     pub(super) fn forward(&self, images: &Tensor, weights: &LossWeights) -> (Tensor, Quantised) {

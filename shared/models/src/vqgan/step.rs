@@ -7,8 +7,9 @@ use tch::{Tensor, nn, no_grad};
 use super::{
     config::{Config, Training},
     discriminator::Discriminator,
-    loss::{Perceptual, adaptive_weight, terms},
+    loss::{adaptive_weight, terms},
     network::Network,
+    perceptual::Features,
 };
 use crate::{
     training::{self, Adam, Dataset, Error, Figure, Randomness, Specification, keep_named, load_named},
@@ -27,7 +28,7 @@ pub struct Learner {
     average: Vec<(String, Tensor)>,
     optimiser: Adam,
     adversary: Adversary,
-    perceptual: Option<Box<dyn Perceptual>>,
+    perceptual: Option<Features>,
     step: u64,
 }
 
@@ -60,13 +61,14 @@ impl Learner {
     /// # Errors
     /// Every fault of specification, data or parent, before the first step.
     pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<Self, Error> {
-        let (config, training) = settings(specification)?;
+        let (config, mut training) = settings(specification)?;
+        let perceptual = perceptual(specification, &mut training)?;
         let least = training.crops.iter().map(|crops| crops.size).max().unwrap_or(0);
         let data = Dataset::open(&specification.data, &specification.hold_out, Window::LUNG_CT, least)?;
-        Self::new(config, training, data, specification.seed, parent)
+        Self::with(config, training, data, specification.seed, perceptual, parent)
     }
 
-    /// A learner over `data`.
+    /// A learner over `data`, without a perceptual term.
     ///
     /// # Errors
     /// [`Error::Data`] for images smaller than the crops, [`Error::Parent`] and [`Error::Weights`] where `parent` does not fit.
@@ -75,6 +77,17 @@ impl Learner {
         training: Training,
         data: Dataset,
         seed: u64,
+        parent: Option<&Weights>,
+    ) -> Result<Self, Error> {
+        Self::with(config, training, data, seed, None, parent)
+    }
+
+    fn with(
+        config: Config,
+        training: Training,
+        data: Dataset,
+        seed: u64,
+        perceptual: Option<Features>,
         parent: Option<&Weights>,
     ) -> Result<Self, Error> {
         let largest = training.crops.iter().map(|crops| crops.size).max().unwrap_or(0);
@@ -90,29 +103,22 @@ impl Learner {
         let adversary = Adversary::new(&config, &training);
         let average = network.trainable().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
         let optimiser = Adam::new(network.trainable(), training.beta, training.epsilon);
-        let mut learner = Self {
-            config,
-            training,
-            seed,
-            random,
-            data,
-            network,
-            average,
-            optimiser,
-            adversary,
-            perceptual: None,
-            step: 0,
-        };
+        let mut learner =
+            Self { config, training, seed, random, data, network, average, optimiser, adversary, perceptual, step: 0 };
         if let Some(parent) = parent {
             learner.restore(parent)?;
         }
         Ok(learner)
     }
 
-    /// Adds a perceptual term to the loss.
-    pub fn with_perceptual(mut self, network: Box<dyn Perceptual>) -> Self {
-        self.perceptual = Some(network);
-        self
+    /// The architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The images that it learns from.
+    pub fn data(&self) -> &Dataset {
+        &self.data
     }
 
     /// The network in training (not the average).
@@ -129,6 +135,13 @@ impl Learner {
         }
         if *value("seed")? != self.seed.to_string() {
             return Err(Error::Parent(format!("its seed is {}, not {}", value("seed")?, self.seed)));
+        }
+        let (found, own) = (parent.metadata.get("perceptual"), self.perceptual.as_ref().map(|features| &features.name));
+        if found != own {
+            let [found, own] = [found, own].map(|name| name.map_or("nothing", String::as_str));
+            return Err(Error::Parent(format!(
+                "its perceptual term is measured with {found}, this training's with {own}"
+            )));
         }
         self.step = value("step")?.parse().map_err(|_| Error::Parent("its step is no number".into()))?;
         load_named(self.network.variables(), parent, "weights.")?;
@@ -200,10 +213,13 @@ impl training::Learner for Learner {
         }
         let weights = self.training.loss.clone();
         let (y, quantised) = self.network.forward(&x, &weights);
-        let terms = terms(&x, &y, &quantised, &weights, self.perceptual.as_deref());
+        let terms = terms(&x, &y, &quantised, &weights, self.perceptual.as_ref());
         let mut loss = &terms.reconstruction + &terms.quantisation;
         let mut figures =
             vec![("l1", terms.absolute.double_value(&[])), ("quantisation", terms.quantisation.double_value(&[]))];
+        if let Some(distance) = &terms.perceptual {
+            figures.push(("perceptual", distance.double_value(&[])));
+        }
         let adversarial =
             self.training.discriminator_start.is_some_and(|start| self.step >= start) && weights.adversarial > 0.0;
         if adversarial {
@@ -263,6 +279,9 @@ impl training::Learner for Learner {
             ("data", self.data.digest().to_owned()),
         ];
         weights.metadata.extend(metadata.map(|(key, value)| (key.to_owned(), value)));
+        weights
+            .metadata
+            .extend(self.perceptual.iter().map(|features| ("perceptual".to_owned(), features.name.clone())));
         Ok(weights)
     }
 }
@@ -284,4 +303,32 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
     let mut faults = config.faults();
     faults.extend(training.faults(&config));
     if faults.is_empty() { Ok((config, training)) } else { Err(Error::Specification(faults)) }
+}
+
+/// What the perceptual term is measured with: the backbone or else the autoencoder that the specification names. Who names one and
+/// gives the term no weight gets VQGAN's, 1.
+fn perceptual(specification: &Specification, training: &mut Training) -> Result<Option<Features>, Error> {
+    let features = match (&specification.perceptual, &specification.autoencoder) {
+        (Some(path), _) => Features::lpips(path)?,
+        (None, Some(folder)) => Features::encoder(folder)?,
+        (None, None) if training.loss.perceptual > 0.0 => {
+            let fault = format!(
+                "loss.perceptual is {}, and nothing is named to measure it with: name AlexNet's or VGG16's weights, or an autoencoder \
+                 whose encoder's features will do, or set it to 0",
+                training.loss.perceptual
+            );
+            return Err(Error::Specification(vec![fault]));
+        }
+        (None, None) => return Ok(None),
+    };
+    let small = training.crops.iter().find(|crops| crops.size < features.least);
+    if let Some(crops) = small {
+        let fault =
+            format!("crops of {} pixels are too small for {}: it needs {}", crops.size, features.name, features.least);
+        return Err(Error::Specification(vec![fault]));
+    }
+    if training.loss.perceptual == 0.0 {
+        training.loss.perceptual = 1.0;
+    }
+    Ok(Some(features))
 }

@@ -165,6 +165,15 @@ fn a_parent_of_another_architecture_is_refused() {
 }
 
 #[test]
+fn a_parent_with_another_perceptual_term_is_refused() {
+    let (config, training) = tiny();
+    let mut parent = learner(config.clone(), training.clone(), None).checkpoint().unwrap();
+    parent.metadata.insert("perceptual".to_owned(), "LPIPS over VGG16 (123)".to_owned());
+    let text = Learner::new(config, training, images(1, 40), 7, Some(&parent)).map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains("LPIPS over VGG16 (123), this training's with nothing"), "{text}");
+}
+
+#[test]
 fn exported_graphs_equal_libtorch() {
     let runtime = Runtime::load().unwrap();
     for block in [Block::Hdfb, Block::Residual] {

@@ -248,6 +248,7 @@ fn data_that_cannot_be_trained_on_are_refused_with_every_fault() {
         steps: Some(1),
         seed: 1,
         autoencoder: None,
+        perceptual: None,
         settings: serde_json::Value::Null,
     };
     let refused =

@@ -26,10 +26,14 @@ pub struct Train {
     /// From which data order, initial weights and noise are derived: 0 to 2^53 - 1. Default 0.
     #[serde(default)]
     pub seed: u64,
-    /// For a prior, the autoencoder whose tokens it learns, by alias, digest, or a unique prefix of one. Default: the alias
-    /// `default`.
+    /// An autoencoder by alias, digest, or a unique prefix of one: for a prior, that whose tokens it learns (default: the alias
+    /// `default`); for a vqgan, that with whose encoder its perceptual term is measured (default: no such term).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<String>,
+    /// For a vqgan, a source as in `data` with the weights of AlexNet or VGG16 and LPIPS' linear ones (safetensors or ONNX), with
+    /// which its perceptual term is measured instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perceptual: Option<String>,
     /// What is kept out of training: a series by its folder, an image by its name, or `prefix*`; the scores are theirs. Default: none.
     #[serde(default)]
     pub hold_out: Vec<String>,

@@ -9,14 +9,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use hiresmed_inference::package::Package;
+use hiresmed_inference::package::{CARD_FILE, Package};
 use hiresmed_models::{
     training::{self, Budget, Ending, Flow, Kind, Naming, Progress, Specification, Summary},
     weights::Weights,
 };
 use hiresmed_protocol::{
     Happening,
-    job::{DataFiles, Object, TrainRound},
+    job::{DataFiles, DataSet, Object, TrainRound},
     keys,
     outcome::{RoundResult, Stage, StageTiming, Success},
     request::TrainedModel,
@@ -104,7 +104,8 @@ fn finish(
 /// What to train, with the data set as folders on this machine.
 fn specification(work: &TrainRound, environment: &Environment) -> Result<Specification, Failure> {
     let request = &work.request;
-    let (root, folders) = data_set(work, environment)?;
+    let (root, folders) = data_set(&work.data, environment)?;
+    let perceptual = work.perceptual.as_ref().map(|files| backbone(&data_set(files, environment)?)).transpose()?;
     let autoencoder =
         work.autoencoder.as_ref().map(|digest| environment.package_folder("vqgan", digest)).transpose()?;
     Ok(Specification {
@@ -121,13 +122,14 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
         steps: Some(request.steps),
         seed: request.seed,
         autoencoder,
+        perceptual,
         settings: serde_json::Value::Null,
     })
 }
 
 /// The data set's folder, brought from the store on first use, and the names of its sources.
-fn data_set(work: &TrainRound, environment: &Environment) -> Result<(PathBuf, BTreeSet<String>), Failure> {
-    let listing = &work.data.listing;
+fn data_set(data: &DataSet, environment: &Environment) -> Result<(PathBuf, BTreeSet<String>), Failure> {
+    let listing = &data.listing;
     let bytes = environment.store.get(&listing.key)?;
     let listed: DataFiles = serde_json::from_slice(&bytes)
         .with_context(|| format!("the data set's listing {} cannot be read", listing.key))
@@ -147,6 +149,28 @@ fn data_set(work: &TrainRound, environment: &Environment) -> Result<(PathBuf, BT
     Ok((root, sources.map(str::to_owned).collect()))
 }
 
+/// The one file with a network's weights in a source's folders.
+fn backbone((root, folders): &(PathBuf, BTreeSet<String>)) -> Result<PathBuf, Failure> {
+    let mut found = Vec::new();
+    for folder in folders {
+        let entries = fs::read_dir(root.join(folder)).map_err(|error| Failure::transient(Stage::Training, error))?;
+        found.extend(entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (name.ends_with(".safetensors") && !name.ends_with(".lin.safetensors")) || name.ends_with(".onnx")
+        }));
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        count => Err(Failure::permanent(
+            Stage::Training,
+            anyhow::anyhow!(
+                "the source of the perceptual network has {count} files that end in .safetensors or .onnx; give it one, and LPIPS' linear \
+                 weights in it or in a .lin.safetensors beside it"
+            ),
+        )),
+    }
+}
+
 fn checkpoint(parent: &Object, environment: &Environment, folder: &Path) -> Result<Weights, Failure> {
     let path = folder.join("parent.safetensors");
     let bytes = environment.store.get(&parent.key)?;
@@ -164,7 +188,9 @@ fn package(work: &TrainRound, environment: &Environment, checkpoint: &Path) -> R
         data_licence: "the site's own data: not stated".to_owned(),
         licence: "as the training data permit: not stated".to_owned(),
     };
-    let product = training::product(&weights, &naming).map_err(|error| permanent(error.into()))?;
+    let mut product = training::product(&weights, &naming).map_err(|error| permanent(error.into()))?;
+    let card = training::card(&product.draft, &weights, &product.files);
+    product.files.push((CARD_FILE.to_owned(), card.into_bytes()));
     let folder = tempfile::tempdir().map_err(|error| Failure::transient(Stage::Training, error))?;
     let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
     let package = Package::write(folder.path(), product.draft, &files).map_err(|error| permanent(error.into()))?;

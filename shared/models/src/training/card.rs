@@ -1,0 +1,49 @@
+//! The model card of a training, and the picture of its losses.
+
+use std::fmt::Write as _;
+
+use hiresmed_inference::package::Draft;
+
+use super::{Error, History, curves};
+use crate::weights::Weights;
+
+/// The picture's file in a package.
+pub const CURVES_FILE: &str = "losses.svg";
+
+/// The curves of a checkpoint's losses and measures; `None` for one without a history.
+///
+/// # Errors
+/// [`Error::Parent`] for a history that cannot be read, [`Error::Export`] where it cannot be drawn.
+pub(super) fn curves(checkpoint: &Weights) -> Result<Option<String>, Error> {
+    let Some(history) = History::of(checkpoint)? else { return Ok(None) };
+    let panel = |name: &str| curves::Panel {
+        title: name.to_owned(),
+        across: "step".to_owned(),
+        lines: vec![(String::new(), history.curve(name))],
+    };
+    let panels: Vec<_> = history.names().map(panel).collect();
+    let drawn = curves::draw(&panels).map_err(|error| Error::Export(format!("the curves of its losses: {error}")));
+    Ok((!panels.is_empty()).then_some(drawn?))
+}
+
+/// A card (Markdown) that says what a model is, what it was trained on and how its losses went, and claims nothing else: for a
+/// training that nobody has scored. `files` are the package's.
+pub fn card(draft: &Draft, checkpoint: &Weights, files: &[(String, Vec<u8>)]) -> String {
+    let mut card = format!("# {}\n\nA `{}` model, {} parameters.", draft.name, draft.kind, draft.parameters);
+    card += " It serves to make synthetic images; it is no diagnostic device.\n\n## Data\n\n";
+    for data in &draft.training_data {
+        let _ = writeln!(card, "- {}. {}. SHA-256 over the files: `{}`", data.name, data.licence, data.digest);
+    }
+    let _ = write!(card, "- Licence of the weights: {}\n\n## Training\n\n", draft.licence);
+    let steps = checkpoint.metadata.get("step").or(checkpoint.metadata.get("steps"));
+    let _ = writeln!(card, "{} steps.", steps.map_or("An unknown number of", String::as_str));
+    if let Some(name) = checkpoint.metadata.get("perceptual") {
+        let _ = writeln!(card, "The perceptual term was measured with {name}.");
+    }
+    if files.iter().any(|(name, _)| name == CURVES_FILE) {
+        let _ = write!(card, "\n![losses]({CURVES_FILE})\n");
+    }
+    card += "\n## Limits\n\nNobody has scored this model on images that it was not trained on, nor judged its output: look at both before \
+             you use it.\n";
+    card
+}

@@ -1,0 +1,153 @@
+//! Curves as SVG: small panels side by side, one for each figure.
+
+use plotters::coord::Shift;
+use plotters::prelude::{
+    ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries, RGBColor, SVGBackend,
+    TextStyle, WHITE,
+};
+
+/// Size of a panel, pixels.
+const PANEL: (u32, u32) = (320, 200);
+/// Panels of a row.
+const COLUMNS: usize = 3;
+/// Values that are all positive and span more than this get a logarithmic axis.
+const SPAN: f64 = 20.0;
+/// Colours of a panel's lines, told apart also by those who see red and green alike (Okabe and Ito).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// A panel: its title and its lines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Panel {
+    /// What is drawn.
+    pub title: String,
+    /// What the horizontal axis counts.
+    pub across: String,
+    /// Each with its name, empty where there is only one.
+    pub lines: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+/// The panels as one SVG picture; panels without a point are left out.
+///
+/// # Errors
+/// What the drawing said, which needs a fault in it.
+pub fn draw(panels: &[Panel]) -> Result<String, String> {
+    let panels: Vec<&Panel> = panels.iter().filter(|panel| panel.points().next().is_some()).collect();
+    let (columns, rows) = (COLUMNS.min(panels.len()).max(1), panels.len().div_ceil(COLUMNS).max(1));
+    let mut text = String::new();
+    {
+        let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32);
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        area.fill(&WHITE).map_err(|error| error.to_string())?;
+        for (panel, place) in panels.iter().zip(area.split_evenly((rows, columns))) {
+            panel.draw(&place).map_err(|error| error.to_string())?;
+        }
+        area.present().map_err(|error| error.to_string())?;
+    }
+    Ok(text)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+impl Panel {
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.lines.iter().flat_map(|(_, points)| points.iter().copied())
+    }
+
+    fn draw(&self, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
+        let bounds = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        };
+        let (left, right) = bounds(&mut self.points().map(|(x, _)| x));
+        let (low, high) = bounds(&mut self.points().map(|(_, y)| y));
+        let right = if right > left { right } else { left + 1.0 };
+        let style: TextStyle = ("sans-serif", 12).into_font().into();
+        let mut chart = ChartBuilder::on(area);
+        chart.caption(&self.title, ("sans-serif", 14)).margin(8).x_label_area_size(32).y_label_area_size(52);
+        // The two kinds of axis are two types.
+        macro_rules! lines {
+            ($vertical:expr) => {{
+                let mut chart = chart.build_cartesian_2d(left..right, $vertical)?;
+                let mut mesh = chart.configure_mesh();
+                mesh.x_desc(&self.across).x_labels(4).y_labels(5).label_style(style.clone()).axis_desc_style(style);
+                mesh.x_label_formatter(&|x| short(*x)).y_label_formatter(&|y| short(*y));
+                mesh.light_line_style(WHITE).bold_line_style(RGBColor(225, 225, 225)).draw()?;
+                for ((name, points), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+                    let line = LineSeries::new(points.iter().copied(), colour.stroke_width(1));
+                    let series = chart.draw_series(line)?;
+                    if !name.is_empty() {
+                        let (name, colour) = (name.clone(), *colour);
+                        series.label(name).legend(move |(x, y)| {
+                            plotters::element::PathElement::new(vec![(x, y), (x + 14, y)], colour.stroke_width(2))
+                        });
+                    }
+                }
+                if self.lines.iter().any(|(name, _)| !name.is_empty()) {
+                    let mut labels = chart.configure_series_labels();
+                    labels.background_style(WHITE.mix(0.8)).label_font(("sans-serif", 11)).draw()?;
+                }
+            }};
+        }
+        if low > 0.0 && high / low > SPAN {
+            lines!((low..high * 1.05).log_scale())
+        } else {
+            let space = ((high - low) * 0.05).max(high.abs() * 1e-3).max(1e-9);
+            lines!(low - space..high + space)
+        }
+        Ok(())
+    }
+}
+
+/// A number in as few characters as tell it: `1200`, `1.2e5`, `0.034`.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-3..1e5).contains(&size) {
+        return format!("{value:.1e}");
+    }
+    let places = if size >= 100.0 {
+        0
+    } else if size >= 1.0 {
+        2
+    } else {
+        4
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let texts = [0.0, 1200.0, 120_000.0, 0.034, 1.5, 0.000_12, -3.0].map(short);
+        assert_eq!(texts, ["0", "1200", "1.2e5", "0.034", "1.5", "1.2e-4", "-3"]);
+    }
+
+    #[test]
+    fn every_panel_with_a_point_is_drawn() {
+        let line = |scale: f64| (1..50).map(|x| (f64::from(x), scale / f64::from(x))).collect::<Vec<_>>();
+        let panel = |title: &str, points: Vec<(f64, f64)>| Panel {
+            title: title.to_owned(),
+            across: "step".to_owned(),
+            lines: vec![(String::new(), points)],
+        };
+        let mut panels = vec![panel("falling", line(1.0)), panel("empty", vec![]), panel("one", vec![(1.0, 0.0)])];
+        panels.push(Panel { lines: vec![("a".into(), line(1.0)), ("b".into(), line(-2.0))], ..panel("two", vec![]) });
+        let text = draw(&panels).unwrap();
+        assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"), "{text}");
+        for title in ["falling", "one", "two"] {
+            assert!(text.contains(title), "{title} is not in {text}");
+        }
+        assert!(!text.contains("empty"));
+        assert_eq!(draw(&panels).unwrap(), text);
+        assert!(draw(&[]).unwrap().starts_with("<svg"));
+    }
+}
