@@ -44,7 +44,7 @@ impl Config {
         let ct64 = Self {
             channels: 1,
             side: 64,
-            widths: vec![24, 48, 80, 112],
+            widths: vec![16, 32, 64, 96],
             blocks: 1,
             groups: 8,
             attention: vec![8],
@@ -185,7 +185,7 @@ impl Training {
         };
         // Higher rates and their decay: hours of two cores, not days of eight accelerators.
         let ct64 =
-            Self { steps: 4_000, batch: 16, learning_rate: 1e-3, least_rate: 0.02, warm_up: 200, ..paper.clone() };
+            Self { steps: 4_000, batch: 16, learning_rate: 1.5e-3, least_rate: 0.02, warm_up: 50, ..paper.clone() };
         match name {
             "tiny" => Some(Self { steps: 60, batch: 4, learning_rate: 3e-3, warm_up: 5, shift_px: 1, ..ct64 }),
             "ct64" => Some(ct64),
@@ -306,8 +306,8 @@ mod tests {
     #[test]
     fn the_rate_warms_up_and_falls_and_the_average_lengthens() {
         let training = Training { steps: 1000, ..Training::preset("ct64").unwrap() };
-        assert!((training.rate_at(99) - 5e-4).abs() < 1e-12 && (training.rate_at(200) - 1e-3).abs() < 1e-12);
-        assert!((training.rate_at(1000) - 2e-5).abs() < 1e-12);
+        assert!((training.rate_at(24) - 7.5e-4).abs() < 1e-12 && (training.rate_at(50) - 1.5e-3).abs() < 1e-12);
+        assert!((training.rate_at(1000) - 3e-5).abs() < 1e-12);
         let paper = Training::preset("paper").unwrap();
         assert!((paper.rate_at(400_000) - 2e-5).abs() < 1e-15);
         assert!((paper.average_at(0) - 0.1).abs() < 1e-12 && (paper.average_at(1 << 20) - 0.9999).abs() < 1e-12);
