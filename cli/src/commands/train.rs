@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
-use hiresmed_models::{prior, singan, unet, vqgan, yolo};
+use hiresmed_models::{ddpm, prior, singan, unet, vqgan, yolo};
 use hiresmed_protocol::{
     Class, Digest, Request, RequestId, VERSION, keys,
     request::{Train, TrainedModel},
@@ -45,7 +45,7 @@ struct Training {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan and prior; NAME.png or NAME.dcm beside NAME.mask.png for
+    /// Folders with the images, each walked recursively: slices for vqgan, prior and ddpm; NAME.png or NAME.dcm beside NAME.mask.png for
     /// unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels` beside `images`) or in
     /// a COCO list
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
@@ -90,6 +90,8 @@ enum Model {
     Prior,
     /// The detector of lesions
     Yolo,
+    /// Whole images by denoising diffusion, a baseline
+    Ddpm,
 }
 
 /// Runs the command.
@@ -193,6 +195,7 @@ fn steps(arguments: &Training) -> Result<u64> {
         Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
         Model::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
         Model::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
+        Model::Ddpm => (ddpm::Training::preset(preset).map(|training| training.steps), &ddpm::PRESETS),
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
@@ -206,6 +209,7 @@ impl From<Model> for TrainedModel {
             Model::Unet => Self::Unet,
             Model::Prior => Self::Prior,
             Model::Yolo => Self::Yolo,
+            Model::Ddpm => Self::Ddpm,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use hiresmed_models::{
     data::{self, Boxed, Pair},
-    prior, singan, vqgan, yolo,
+    ddpm, prior, singan, vqgan, yolo,
 };
 use hiresmed_protocol::{SiteId, request::TrainedModel};
 use hiresmed_services::store::Store;
@@ -43,7 +43,9 @@ impl Data {
         let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
         let mut written = None;
         let files = match model {
-            TrainedModel::Vqgan | TrainedModel::Prior => slices(least(model, preset), &folders, hold_out)?,
+            TrainedModel::Vqgan | TrainedModel::Prior | TrainedModel::Ddpm => {
+                slices(least(model, preset), &folders, hold_out)?
+            }
             TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
             TrainedModel::Yolo => {
                 let labels = tempfile::tempdir().context("no temporary folder can be made")?;
@@ -76,6 +78,9 @@ impl Data {
 
 /// The least side of an image, pixels.
 fn least(model: TrainedModel, preset: &str) -> usize {
+    if model == TrainedModel::Ddpm {
+        return ddpm::Config::preset(preset).map_or(0, |config| config.side);
+    }
     if model == TrainedModel::Prior {
         // Half of what the map shows will do, and a token shows two pixels at least: the trainer knows its autoencoder's.
         return prior::Config::preset(preset).map_or(0, |config| config.rows.min(config.columns));
@@ -84,7 +89,7 @@ fn least(model: TrainedModel, preset: &str) -> usize {
     crops.iter().map(|crops| crops.size).max().unwrap_or(0)
 }
 
-/// The images for the autoencoder and the prior over its tokens, by data folder.
+/// The images for networks that learn whole slices, by data folder.
 fn slices(least: usize, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
     let (images, mut faults) = data::images(folders, hold_out);
     faults.extend(images.iter().filter_map(|image| image.read(least).err()).flatten());

@@ -6,6 +6,7 @@
 //! the tokens of a VQGAN.
 
 pub mod data;
+pub mod ddpm;
 pub mod density;
 pub mod noise;
 pub mod prior;

@@ -28,6 +28,7 @@ pub(super) fn faults(kind: Kind, graphs: &Graphs<'_>, models: &Models<'_>, runti
         Kind::Yolo => run.detector(),
         Kind::Prior if graphs.contains_key("predict") => run.masked_prior(),
         Kind::Prior => run.autoregressive_prior(),
+        Kind::Ddpm => run.denoiser(),
         _ => Ok(()),
     };
     result.err().into_iter().collect()
@@ -110,6 +111,13 @@ impl Run<'_> {
             [1, 1, codes] if codes > 0 => Ok(()),
             _ => Err(format!("graph step: one token gave {:?}, not [1, 1, K]", logits.shape())),
         }
+    }
+
+    fn denoiser(&self) -> Result<(), String> {
+        let x = self.input("denoise", 0, [1, SIDE])?;
+        let shape = x.shape().to_vec();
+        let noise = self.first_output("denoise", vec![x, zeros("denoise", [shape[0]])?])?;
+        equal_shape("denoise", &noise, &shape)
     }
 
     /// A size that an input must fix.

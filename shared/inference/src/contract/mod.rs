@@ -63,6 +63,13 @@ const STEP: Role = role(
      keys and values of T + 1 places",
 );
 
+const DENOISE: Role = role(
+    "denoise",
+    &[IMAGE, (I64, 1)],
+    &[IMAGE],
+    "image with noise in it f32[N, C, H, W] and noise level i64[N] to the noise f32[N, C, H, W]",
+);
+
 /// The sets of roles, any of which makes a model of this kind; `None` where the kind's contract is not fixed yet.
 fn alternatives(kind: Kind) -> Option<Vec<Vec<Role>>> {
     match kind {
@@ -72,7 +79,8 @@ fn alternatives(kind: Kind) -> Option<Vec<Vec<Role>>> {
         Kind::Singan => Some(vec![vec![GENERATE]]),
         Kind::Prior => Some(vec![vec![PREDICT], vec![STEP]]),
         Kind::Density => Some(vec![vec![]]),
-        Kind::Ddpm | Kind::Styleswin => None,
+        Kind::Ddpm => Some(vec![vec![DENOISE]]),
+        Kind::Styleswin => None,
     }
 }
 
@@ -123,7 +131,7 @@ pub fn check(description: &Description, graphs: &BTreeMap<String, Vec<u8>>, runt
 }
 
 fn needs_window(kind: Kind) -> bool {
-    matches!(kind, Kind::Vqgan | Kind::VqganResidual | Kind::Unet | Kind::Singan | Kind::Yolo)
+    matches!(kind, Kind::Vqgan | Kind::VqganResidual | Kind::Unet | Kind::Singan | Kind::Yolo | Kind::Ddpm)
 }
 
 fn list(graphs: &BTreeMap<String, Vec<u8>>) -> String {

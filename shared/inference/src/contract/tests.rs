@@ -110,7 +110,26 @@ fn models_that_do_not_fit_are_refused_with_the_reason() {
     refused(Kind::Vqgan, &[("reconstruct", convolution("C".into(), 1))], "leaves the channels open");
     refused(Kind::Density, &[("encoder", encoder())], "graph encoder is no role");
     refused(Kind::Unet, &[("segment", b"junk".to_vec())], "not an ONNX model");
-    refused(Kind::Ddpm, &[], "graphs is empty");
+    refused(Kind::Ddpm, &[], "a ddpm model has denoise");
+}
+
+#[test]
+fn a_denoiser_takes_a_noise_level_and_keeps_the_images_shape() {
+    let denoiser = |element: ElementType, factor: usize| {
+        graph(|graph| {
+            let x = graph.input("x", F32, &image_dims());
+            let time = graph.input("time", element, &["N".into()]);
+            let time = graph.cast(&time, F32);
+            let time = graph.unsqueeze(&time, &[1, 2, 3]);
+            let sum = graph.add(&x, &time);
+            (graph.resize_by(&sum, factor, Interpolation::Nearest), F32, image_dims().to_vec())
+        })
+    };
+    let faults = |graph: Vec<u8>| check_graphs(Kind::Ddpm, &[("denoise", graph)]).join("\n");
+    assert_eq!(faults(denoiser(I64, 1)), "");
+    assert!(faults(denoiser(I64, 2)).contains("size must stay"));
+    assert!(faults(denoiser(F32, 1)).contains("is not i64 of rank 1"));
+    assert!(faults(same_size(1)).contains("it has 1 inputs, not 2"));
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub enum Kind {
     Prior,
     /// YOLO11 lesion detector.
     Yolo,
+    /// Denoising diffusion, a baseline.
+    Ddpm,
 }
 
 /// What to train, on what.
@@ -157,6 +159,7 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Unet => Box::new(crate::unet::Learner::open(specification, parent)?),
         Kind::Prior => Box::new(crate::prior::Learner::open(specification, parent)?),
         Kind::Yolo => Box::new(crate::yolo::Learner::open(specification, parent)?),
+        Kind::Ddpm => Box::new(crate::ddpm::Learner::open(specification, parent)?),
     };
     Ok(Box::new(history::Recorded::new(learner, parent)?))
 }

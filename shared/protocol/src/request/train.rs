@@ -60,6 +60,8 @@ pub enum TrainedModel {
     Prior,
     /// The lesion detector (equation 14).
     Yolo,
+    /// Denoising diffusion, a baseline (table 2).
+    Ddpm,
 }
 
 impl TrainedModel {
@@ -71,6 +73,7 @@ impl TrainedModel {
             TrainedModel::Unet => "unet",
             TrainedModel::Prior => "prior",
             TrainedModel::Yolo => "yolo",
+            TrainedModel::Ddpm => "ddpm",
         }
     }
 }

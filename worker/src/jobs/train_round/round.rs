@@ -115,6 +115,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
             TrainedModel::Unet => Kind::Unet,
             TrainedModel::Prior => Kind::Prior,
             TrainedModel::Yolo => Kind::Yolo,
+            TrainedModel::Ddpm => Kind::Ddpm,
         },
         preset: request.preset.clone(),
         data: folders.iter().map(|name| root.join(name)).collect(),
