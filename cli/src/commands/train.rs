@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
-use hiresmed_models::{prior, singan, unet, vqgan, yolo};
+use hiresmed_models::{prior, singan, styleswin, unet, vqgan, yolo};
 use hiresmed_protocol::{
     Class, Request, RequestId, VERSION,
     request::{Train, TrainedModel},
@@ -23,7 +23,7 @@ pub struct Arguments {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan and prior; NAME.png or NAME.dcm beside NAME.mask.png for
+    /// Folders with the images, each walked recursively: slices for vqgan, prior and styleswin; NAME.png or NAME.dcm beside NAME.mask.png for
     /// unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels` beside `images`) or in
     /// a COCO list
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
@@ -63,6 +63,8 @@ enum Model {
     Prior,
     /// The detector of lesions
     Yolo,
+    /// A baseline that draws whole slices
+    Styleswin,
 }
 
 /// Runs the command.
@@ -127,6 +129,7 @@ fn steps(arguments: &Arguments) -> Result<u64> {
         Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
         Model::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
         Model::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
+        Model::Styleswin => (styleswin::Training::preset(preset).map(|training| training.steps), &styleswin::PRESETS),
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
@@ -140,6 +143,7 @@ impl From<Model> for TrainedModel {
             Model::Unet => Self::Unet,
             Model::Prior => Self::Prior,
             Model::Yolo => Self::Yolo,
+            Model::Styleswin => Self::Styleswin,
         }
     }
 }

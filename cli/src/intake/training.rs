@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use hiresmed_models::{
     data::{self, Boxed, Pair},
-    prior, singan, vqgan, yolo,
+    prior, singan, styleswin, vqgan, yolo,
 };
 use hiresmed_protocol::{SiteId, request::TrainedModel};
 use hiresmed_services::store::Store;
@@ -43,7 +43,9 @@ impl Data {
         let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
         let mut written = None;
         let files = match model {
-            TrainedModel::Vqgan | TrainedModel::Prior => slices(least(model, preset), &folders, hold_out)?,
+            TrainedModel::Vqgan | TrainedModel::Prior | TrainedModel::Styleswin => {
+                slices(least(model, preset), &folders, hold_out)?
+            }
             TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
             TrainedModel::Yolo => {
                 let labels = tempfile::tempdir().context("no temporary folder can be made")?;
@@ -80,11 +82,14 @@ fn least(model: TrainedModel, preset: &str) -> usize {
         // Half of what the map shows will do, and a token shows two pixels at least: the trainer knows its autoencoder's.
         return prior::Config::preset(preset).map_or(0, |config| config.rows.min(config.columns));
     }
+    if model == TrainedModel::Styleswin {
+        return styleswin::Config::preset(preset).map_or(0, |config| config.side());
+    }
     let crops = vqgan::Training::preset(preset).map(|training| training.crops).unwrap_or_default();
     crops.iter().map(|crops| crops.size).max().unwrap_or(0)
 }
 
-/// The images for the autoencoder and the prior over its tokens, by data folder.
+/// The images for the autoencoder, the prior over its tokens and the baseline generator, by data folder.
 fn slices(least: usize, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
     let (images, mut faults) = data::images(folders, hold_out);
     faults.extend(images.iter().filter_map(|image| image.read(least).err()).flatten());
@@ -249,5 +254,8 @@ mod tests {
         }
         let error = Data::check(TrainedModel::Vqgan, "ct512", std::slice::from_ref(&set), &[]).unwrap_err().to_string();
         assert!(error.contains("lesions/one.png is 48 x 48 pixels, at least"), "{error}");
+        let baseline = Data::check(TrainedModel::Styleswin, "ct64", std::slice::from_ref(&set), &[]);
+        let error = baseline.unwrap_err().to_string();
+        assert!(error.contains("lesions/one.png is 48 x 48 pixels, at least 64 x 64"), "{error}");
     }
 }

@@ -61,6 +61,8 @@ pub enum Kind {
     Prior,
     /// YOLO11 lesion detector.
     Yolo,
+    /// StyleSwin, a baseline.
+    Styleswin,
 }
 
 /// What to train, on what.
@@ -149,6 +151,7 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Unet => Ok(Box::new(crate::unet::Learner::open(specification, parent)?)),
         Kind::Prior => Ok(Box::new(crate::prior::Learner::open(specification, parent)?)),
         Kind::Yolo => Ok(Box::new(crate::yolo::Learner::open(specification, parent)?)),
+        Kind::Styleswin => Ok(Box::new(crate::styleswin::Learner::open(specification, parent)?)),
     }
 }
 

@@ -39,6 +39,7 @@ pub fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, Error> 
         Some("unet") => crate::unet::product(checkpoint, naming),
         Some("prior") => crate::prior::product(checkpoint, naming),
         Some("yolo") => crate::yolo::product(checkpoint, naming),
+        Some("styleswin") => crate::styleswin::product(checkpoint, naming),
         Some(kind) => Err(Error::Parent(format!("its kind is {kind:?}, of which no package can be made"))),
         None => Err(Error::Parent("it does not name its kind".into())),
     }

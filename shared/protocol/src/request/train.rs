@@ -56,6 +56,8 @@ pub enum TrainedModel {
     Prior,
     /// The lesion detector (equation 14).
     Yolo,
+    /// StyleSwin, a baseline of table 2.
+    Styleswin,
 }
 
 impl TrainedModel {
@@ -67,6 +69,7 @@ impl TrainedModel {
             TrainedModel::Unet => "unet",
             TrainedModel::Prior => "prior",
             TrainedModel::Yolo => "yolo",
+            TrainedModel::Styleswin => "styleswin",
         }
     }
 }

@@ -114,6 +114,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
             TrainedModel::Unet => Kind::Unet,
             TrainedModel::Prior => Kind::Prior,
             TrainedModel::Yolo => Kind::Yolo,
+            TrainedModel::Styleswin => Kind::Styleswin,
         },
         preset: request.preset.clone(),
         data: folders.iter().map(|name| root.join(name)).collect(),
