@@ -76,9 +76,9 @@ impl Learner {
         let shrink = |sample: &Sample| Sample { plane: square(&sample.plane, config.side()), ..sample.clone() };
         let data = Dataset::new(data.samples().iter().map(shrink).collect(), data.digest().to_owned());
         let random = Randomness::new(seed);
-        let generator = Network::new(&config, &mut random.generator(0, "styleswin generator"));
+        let generator = Network::new(&config, &mut random.generator(0, "styleswin generator weights"));
         let average = generator.detached();
-        let mut rng = random.generator(0, "styleswin discriminator");
+        let mut rng = random.generator(0, "styleswin discriminator weights");
         let discriminator = Discriminator::new(config.channels, config.start, &training.discriminator_widths, &mut rng);
         let generator_adam = Adam::new(generator.trainable(), training.beta, EPSILON);
         let discriminator_adam = Adam::new(discriminator.named(), training.beta, EPSILON);
