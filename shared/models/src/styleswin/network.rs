@@ -22,7 +22,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// New weights: matrices N(0, 1 / fan-in), those of the mapping N(0, 2 / fan-in) for the rectifier behind them; the constant
+    /// New weights: matrices N(0, 1 / fan-in), those of the mapping N(0, 2 / fan-in) for the rectifier behind them, those of the image N(0, 0.01 / fan-in); the constant
     /// N(0, 1); gains of styles and norms 1, all else 0.
     pub fn new(config: &Config, rng: &mut ChaCha8Rng) -> Self {
         let initial = |(name, shape): (String, Vec<usize>)| {
@@ -35,7 +35,13 @@ impl Network {
             } else if name.ends_with(".relative") {
                 scaled(0.02)
             } else if shape.len() == 2 {
-                let gain = if name.starts_with("mapping") { 2.0 } else { 1.0 };
+                let gain = match &name {
+                    name if name.starts_with("mapping") => 2.0,
+                    // Five scales of features that have grown block by block: the first images would be far out of range, and
+                    // the discriminator would learn that alone.
+                    name if name.ends_with(".image.weight") => 0.01,
+                    _ => 1.0,
+                };
                 scaled((gain / shape[0] as f64).sqrt())
             } else if name.ends_with(".norm.weight") {
                 vec![1.0; count]
