@@ -23,9 +23,9 @@ pub struct Arguments {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan, prior and styleswin; NAME.png or NAME.dcm beside NAME.mask.png for
-    /// unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels` beside `images`) or in
-    /// a COCO list
+    /// Folders with the images, each walked recursively: slices for vqgan, prior and styleswin; NAME.png or NAME.dcm beside
+    /// NAME.mask.png for unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels`
+    /// beside `images`) or in a COCO list
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The network's and the training's configuration by name

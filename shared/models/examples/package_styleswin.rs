@@ -2,9 +2,10 @@
 //! images to the nearest training image, and of samples to each other.
 //!
 //! `cargo run --release -p hiresmed-models --features training --example package_styleswin -- CHECKPOINT ROOT SHEET LIMITS NAME DATA
-//! LICENCE TRAINED... -- HELD...`: ROOT gets `styleswin/{digest}/`, SHEET a picture of samples over the training images nearest to them (to look
-//! at; it shows the training data, and is no part of the package), LIMITS is Markdown for the card, DATA and LICENCE name the training data, TRAINED are the folders that
-//! it was trained on, HELD folders or files that it never saw, in these folders or elsewhere.
+//! LICENCE TRAINED... -- HELD...`: ROOT gets `styleswin/{digest}/`, SHEET a picture of samples over the training images nearest to
+//! them (to look at; it shows the training data, and is no part of the package), LIMITS is Markdown for the card, DATA and LICENCE
+//! name the training data, TRAINED are the folders that it was trained on, HELD folders or files that it never saw, in these folders or
+//! elsewhere.
 
 use hiresmed_imaging::{
     Plane, Window, series,
