@@ -5,6 +5,7 @@ pub mod dead_letters;
 pub mod export;
 pub mod inspect;
 pub mod model;
+pub mod sample;
 pub mod score;
 pub mod status;
 pub mod study;

@@ -9,7 +9,7 @@ use hiresmed_protocol::{Digest, keys};
 use hiresmed_worker::shipped;
 use serde::Serialize;
 
-use super::StateArgument;
+use super::{StateArgument, sample};
 use crate::{failure, fleet::Fleet};
 
 /// Model packages
@@ -29,6 +29,8 @@ enum Command {
         #[command(flatten)]
         state: StateArgument,
     },
+    /// Draw whole images, without lesions, from a ddpm or a styleswin
+    Sample(sample::Arguments),
     /// Check a model.json with its ONNX graphs, made elsewhere, and take it as a package
     Import {
         /// The folder with model.json
@@ -57,6 +59,7 @@ struct Row {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::List { json, state } => list(&state.open()?, *json),
+        Command::Sample(arguments) => sample::run(arguments),
         Command::Import { folder, state } => import(&state.open()?, folder),
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::{Ending, models};
-use hiresmed_models::{ddpm, prior, singan, unet, vqgan, yolo};
+use hiresmed_models::{ddpm, prior, singan, styleswin, unet, vqgan, yolo};
 use hiresmed_protocol::{
     Class, Digest, Request, RequestId, VERSION, keys,
     request::{Train, TrainedModel},
@@ -45,9 +45,9 @@ struct Training {
     /// Which network
     #[arg(value_enum)]
     model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan, prior and ddpm; NAME.png or NAME.dcm beside NAME.mask.png for
-    /// unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels` beside `images`) or in
-    /// a COCO list
+    /// Folders with the images, each walked recursively: slices for vqgan, prior, ddpm and styleswin; NAME.png or NAME.dcm beside
+    /// NAME.mask.png for unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels`
+    /// beside `images`) or in a COCO list
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The network's and the training's configuration by name
@@ -92,6 +92,8 @@ enum Model {
     Yolo,
     /// Whole images by denoising diffusion, a baseline
     Ddpm,
+    /// A baseline that draws whole slices
+    Styleswin,
 }
 
 /// Runs the command.
@@ -196,6 +198,7 @@ fn steps(arguments: &Training) -> Result<u64> {
         Model::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
         Model::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
         Model::Ddpm => (ddpm::Training::preset(preset).map(|training| training.steps), &ddpm::PRESETS),
+        Model::Styleswin => (styleswin::Training::preset(preset).map(|training| training.steps), &styleswin::PRESETS),
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
@@ -210,6 +213,7 @@ impl From<Model> for TrainedModel {
             Model::Prior => Self::Prior,
             Model::Yolo => Self::Yolo,
             Model::Ddpm => Self::Ddpm,
+            Model::Styleswin => Self::Styleswin,
         }
     }
 }

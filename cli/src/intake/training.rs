@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use hiresmed_models::{
     data::{self, Boxed, Pair},
-    ddpm, prior, singan, vqgan, yolo,
+    ddpm, prior, singan, styleswin, vqgan, yolo,
 };
 use hiresmed_protocol::{SiteId, request::TrainedModel};
 use hiresmed_services::store::Store;
@@ -43,7 +43,7 @@ impl Data {
         let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
         let mut written = None;
         let files = match model {
-            TrainedModel::Vqgan | TrainedModel::Prior | TrainedModel::Ddpm => {
+            TrainedModel::Vqgan | TrainedModel::Prior | TrainedModel::Ddpm | TrainedModel::Styleswin => {
                 slices(least(model, preset), &folders, hold_out)?
             }
             TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
@@ -84,6 +84,9 @@ fn least(model: TrainedModel, preset: &str) -> usize {
     if model == TrainedModel::Prior {
         // Half of what the map shows will do, and a token shows two pixels at least: the trainer knows its autoencoder's.
         return prior::Config::preset(preset).map_or(0, |config| config.rows.min(config.columns));
+    }
+    if model == TrainedModel::Styleswin {
+        return styleswin::Config::preset(preset).map_or(0, |config| config.side());
     }
     let crops = vqgan::Training::preset(preset).map(|training| training.crops).unwrap_or_default();
     crops.iter().map(|crops| crops.size).max().unwrap_or(0)
@@ -254,5 +257,8 @@ mod tests {
         }
         let error = Data::check(TrainedModel::Vqgan, "ct512", std::slice::from_ref(&set), &[]).unwrap_err().to_string();
         assert!(error.contains("lesions/one.png is 48 x 48 pixels, at least"), "{error}");
+        let baseline = Data::check(TrainedModel::Styleswin, "ct64", std::slice::from_ref(&set), &[]);
+        let error = baseline.unwrap_err().to_string();
+        assert!(error.contains("lesions/one.png is 48 x 48 pixels, at least 64 x 64"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ pub mod density;
 pub mod noise;
 pub mod prior;
 pub mod singan;
+pub mod styleswin;
 pub mod unet;
 pub mod vqgan;
 pub mod weights;

@@ -17,7 +17,7 @@ const LOG_EVERY: u64 = 50;
 /// What to train, and where.
 #[derive(Debug, clap::Args)]
 pub struct RunOptions {
-    /// Kind of model: vqgan, singan, unet, yolo, prior or ddpm.
+    /// Kind of model: vqgan, singan, unet, yolo, prior, ddpm or styleswin.
     #[arg(long, value_parser = kind)]
     kind: Kind,
     /// Preset of architecture and training, such as ct512.
@@ -61,7 +61,8 @@ pub struct RunOptions {
 
 fn kind(text: &str) -> Result<Kind, String> {
     let value = serde_json::Value::String(text.to_owned());
-    serde_json::from_value(value).map_err(|_| format!("{text:?} is not vqgan, singan, unet, yolo, prior or ddpm"))
+    serde_json::from_value(value)
+        .map_err(|_| format!("{text:?} is not vqgan, singan, unet, yolo, prior, ddpm or styleswin"))
 }
 
 /// Trains until the training is complete or `stop` is set (seen between steps). Calling it again goes on.

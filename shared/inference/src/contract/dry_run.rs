@@ -29,6 +29,7 @@ pub(super) fn faults(kind: Kind, graphs: &Graphs<'_>, models: &Models<'_>, runti
         Kind::Prior if graphs.contains_key("predict") => run.masked_prior(),
         Kind::Prior => run.autoregressive_prior(),
         Kind::Ddpm => run.denoiser(),
+        Kind::Styleswin => run.generator_from_latent(),
         _ => Ok(()),
     };
     result.err().into_iter().collect()
@@ -70,6 +71,24 @@ impl Run<'_> {
         match y.shape()[1] {
             2 => Ok(()),
             channels => Err(format!("graph generate: a dry run gave {channels} channels, not image and mask")),
+        }
+    }
+
+    fn generator_from_latent(&self) -> Result<(), String> {
+        let count = self.models.get("generate").map_or(0, |model| model.inputs.len());
+        if !(1..=2).contains(&count) {
+            return Err(format!("graph generate: it has {count} inputs, not latent (and truncation)"));
+        }
+        let mut inputs = Vec::new();
+        for index in 0..count {
+            let length = if index == 0 { self.size("generate", 0, 1)? } else { 1 };
+            let zeros = Tensor::f32([1, length], vec![0.0; length]);
+            inputs.push(zeros.map_err(|error| format!("graph generate: {error}"))?);
+        }
+        let image = self.first_output("generate", inputs)?;
+        match *image.shape() {
+            [1, 1..=4, height, width] if height > 0 && width > 0 => Ok(()),
+            _ => Err(format!("graph generate: one latent gave {:?}, not [1, 1 to 4, H, W]", image.shape())),
         }
     }
 

@@ -55,6 +55,10 @@ const PREDICT: Role = role(
     &[(F32, 3)],
     "tokens i64[N, h, w] (K where hidden) and conditions i64[N, 2] to logits f32[N, h * w, K]",
 );
+const GENERATE_FROM_LATENT: Role = Role {
+    repeats_input: true,
+    ..role("generate", &[(F32, 2)], &[IMAGE], "latent f32[N, Z] (and truncation f32[N, 1]) to image f32[N, C, H, W]")
+};
 const STEP: Role = role(
     "step",
     &[(I64, 2), (I64, 1), (I64, 2), (F32, 5), (F32, 5)],
@@ -80,7 +84,7 @@ fn alternatives(kind: Kind) -> Option<Vec<Vec<Role>>> {
         Kind::Prior => Some(vec![vec![PREDICT], vec![STEP]]),
         Kind::Density => Some(vec![vec![]]),
         Kind::Ddpm => Some(vec![vec![DENOISE]]),
-        Kind::Styleswin => None,
+        Kind::Styleswin => Some(vec![vec![GENERATE_FROM_LATENT]]),
     }
 }
 
@@ -131,7 +135,7 @@ pub fn check(description: &Description, graphs: &BTreeMap<String, Vec<u8>>, runt
 }
 
 fn needs_window(kind: Kind) -> bool {
-    matches!(kind, Kind::Vqgan | Kind::VqganResidual | Kind::Unet | Kind::Singan | Kind::Yolo | Kind::Ddpm)
+    !matches!(kind, Kind::Prior | Kind::Density)
 }
 
 fn list(graphs: &BTreeMap<String, Vec<u8>>) -> String {

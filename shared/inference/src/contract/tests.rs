@@ -133,6 +133,31 @@ fn a_denoiser_takes_a_noise_level_and_keeps_the_images_shape() {
 }
 
 #[test]
+fn a_generator_makes_an_image_of_a_latent_whose_length_is_fixed() {
+    let generator = |latent: Dim, others: usize, channels: i64| {
+        graph(|graph| {
+            let latent = graph.input("latent", F32, &["N".into(), latent]);
+            (0..others).for_each(|index| drop(graph.input(&format!("x{index}"), F32, &["N".into(), 1.into()])));
+            let mean = graph.reduce_mean(&latent, &[1], true);
+            let mean = graph.unsqueeze(&mean, &[2, 3]);
+            let size = graph.integers(&[1, channels, 8, 8]);
+            (graph.expand(&mean, &size), F32, ["N", "K", "H", "W"].map(Dim::from).to_vec())
+        })
+    };
+    let faults = |graph: Vec<u8>| check_graphs(Kind::Styleswin, &[("generate", graph)]).join("\n");
+    assert_eq!(faults(generator(8.into(), 0, 1)) + &faults(generator(8.into(), 1, 1)), "");
+    for (graph, part) in [
+        (generator("Z".into(), 0, 1), "axis 1 of its input 0 is not fixed"),
+        (generator(8.into(), 2, 1), "3 inputs, not latent (and truncation)"),
+        (generator(8.into(), 0, 5), "gave [1, 5, 8, 8]"),
+        (same_size(1), "input x f32[N, 1, H, W] is not f32 of rank 2"),
+    ] {
+        let found = faults(graph);
+        assert!(found.contains(part), "{part:?} in {found:?}");
+    }
+}
+
+#[test]
 fn detectors_come_in_two_layouts() {
     let detector = |shape: [i64; 3]| {
         graph(|graph| {

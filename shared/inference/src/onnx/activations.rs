@@ -61,6 +61,12 @@ impl Graph {
         self.apply("InstanceNormalization", &[x, scale, bias], vec![Attribute::Float("epsilon", epsilon)])
     }
 
+    /// Layer normalisation over the last axis of `x: [.., C]` with `scale: [C]` and `bias: [C]`.
+    pub fn layer_norm(&mut self, x: &Value, scale: &Value, bias: &Value, epsilon: f32) -> Value {
+        let attributes = vec![Attribute::Int("axis", -1), Attribute::Float("epsilon", epsilon)];
+        self.apply("LayerNormalization", &[x, scale, bias], attributes)
+    }
+
     /// Batch normalisation of `x: [N, C, ...]` with running statistics, as at evaluation; all four are `[C]`.
     pub fn batch_norm(
         &mut self,

@@ -51,6 +51,12 @@ impl Graph {
         self.apply("Slice", &[x, starts, ends, &axes], Vec::new())
     }
 
+    /// `x` moved by `by` elements along `axis`; what leaves at one end comes in at the other.
+    pub fn roll(&mut self, x: &Value, axis: i64, by: i64) -> Value {
+        let (last, first) = (self.slice(x, axis, -by, i64::MAX), self.slice(x, axis, 0, -by));
+        self.concat(&[&last, &first], axis)
+    }
+
     /// `x` at `indices: i64` along `axis`; the axis is replaced by the shape of `indices`.
     pub fn gather(&mut self, x: &Value, indices: &Value, axis: i64) -> Value {
         self.apply("Gather", &[x, indices], vec![Attribute::Int("axis", axis)])

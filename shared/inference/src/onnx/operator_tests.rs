@@ -201,6 +201,33 @@ fn layout_moves_what_it_says() {
 }
 
 #[test]
+fn rolling_brings_in_at_one_end_what_left_at_the_other() {
+    let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    assert_eq!(run([1, 1, 2, 3], &x, |graph, x| graph.roll(x, 3, 1)).1, [3.0, 1.0, 2.0, 6.0, 4.0, 5.0]);
+    assert_eq!(run([1, 1, 2, 3], &x, |graph, x| graph.roll(x, 3, -1)).1, [2.0, 3.0, 1.0, 5.0, 6.0, 4.0]);
+    assert_eq!(run([1, 1, 2, 3], &x, |graph, x| graph.roll(x, 2, 1)).1, [4.0, 5.0, 6.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn layer_norm_is_its_definition() {
+    let x: Vec<f32> = noise(12).iter().map(|value| value * 3.0 + 0.7).collect();
+    let (scale, bias) = (noise(4), noise(8)[4..].to_vec());
+    let mut expected = Vec::new();
+    for row in x.chunks(4) {
+        let mean = row.iter().sum::<f32>() / 4.0;
+        let variance = row.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / 4.0;
+        let normal = row.iter().map(|value| (value - mean) / (variance + 1e-5).sqrt());
+        expected.extend(normal.zip(scale.iter().zip(&bias)).map(|(value, (scale, bias))| value * scale + bias));
+    }
+    let (_, y) = run([1, 1, 3, 4], &x, |graph, x| {
+        let scale = graph.constant_f32("norm.weight", &[4], &scale);
+        let bias = graph.constant_f32("norm.bias", &[4], &bias);
+        graph.layer_norm(x, &scale, &bias, 1e-5)
+    });
+    assert_close(&y, &expected, 1e-5);
+}
+
+#[test]
 fn arithmetic_is_arithmetic() {
     let x = [3.0, 4.0, 0.0, 0.0];
     let (_, y) = run([1, 2, 1, 2], &x, |graph, x| graph.normalise_l2(x, 3));

@@ -2,7 +2,7 @@
 
 use hiresmed_inference::{
     ElementType,
-    onnx::{Attribute, Convolution, Dim, Graph, Value},
+    onnx::{Convolution, Dim, Graph, Value},
 };
 
 use super::{
@@ -219,8 +219,7 @@ impl Writer<'_> {
     fn norm(&mut self, x: &Value, name: &str, width: usize) -> Value {
         let weight = self.constant(&format!("{name}.weight"), &[width]);
         let bias = self.constant(&format!("{name}.bias"), &[width]);
-        let attributes = vec![Attribute::Int("axis", -1), Attribute::Float("epsilon", EPSILON)];
-        self.graph.apply("LayerNormalization", &[x, &weight, &bias], attributes)
+        self.graph.layer_norm(x, &weight, &bias, EPSILON)
     }
 
     fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {

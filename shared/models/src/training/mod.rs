@@ -68,6 +68,8 @@ pub enum Kind {
     Yolo,
     /// Denoising diffusion, a baseline.
     Ddpm,
+    /// StyleSwin, a baseline.
+    Styleswin,
 }
 
 /// What to train, on what.
@@ -160,6 +162,7 @@ pub fn open(specification: &Specification, parent: Option<&Weights>) -> Result<B
         Kind::Prior => Box::new(crate::prior::Learner::open(specification, parent)?),
         Kind::Yolo => Box::new(crate::yolo::Learner::open(specification, parent)?),
         Kind::Ddpm => Box::new(crate::ddpm::Learner::open(specification, parent)?),
+        Kind::Styleswin => Box::new(crate::styleswin::Learner::open(specification, parent)?),
     };
     Ok(Box::new(history::Recorded::new(learner, parent)?))
 }

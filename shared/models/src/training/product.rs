@@ -40,6 +40,7 @@ pub fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, Error> 
         Some("prior") => crate::prior::product(checkpoint, naming),
         Some("yolo") => crate::yolo::product(checkpoint, naming),
         Some("ddpm") => crate::ddpm::product(checkpoint, naming),
+        Some("styleswin") => crate::styleswin::product(checkpoint, naming),
         Some(kind) => Err(Error::Parent(format!("its kind is {kind:?}, of which no package can be made"))),
         None => Err(Error::Parent("it does not name its kind".into())),
     }?;

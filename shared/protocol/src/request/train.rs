@@ -62,6 +62,8 @@ pub enum TrainedModel {
     Yolo,
     /// Denoising diffusion, a baseline (table 2).
     Ddpm,
+    /// StyleSwin, a baseline of table 2.
+    Styleswin,
 }
 
 impl TrainedModel {
@@ -74,6 +76,7 @@ impl TrainedModel {
             TrainedModel::Prior => "prior",
             TrainedModel::Yolo => "yolo",
             TrainedModel::Ddpm => "ddpm",
+            TrainedModel::Styleswin => "styleswin",
         }
     }
 }

@@ -116,6 +116,7 @@ fn specification(work: &TrainRound, environment: &Environment) -> Result<Specifi
             TrainedModel::Prior => Kind::Prior,
             TrainedModel::Yolo => Kind::Yolo,
             TrainedModel::Ddpm => Kind::Ddpm,
+            TrainedModel::Styleswin => Kind::Styleswin,
         },
         preset: request.preset.clone(),
         data: folders.iter().map(|name| root.join(name)).collect(),
