@@ -142,7 +142,8 @@ impl Network {
             if at > 0 {
                 x = self.grow(&x, at, scale.side as i64);
             }
-            x = x + position;
+            // Not in place: the first scale is the constant itself.
+            x = &x + position;
             for block in 0..self.config.blocks {
                 x = self.block(&x, styles, windows, &format!("scale{at}.block{block}"));
             }
