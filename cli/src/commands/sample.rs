@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let fleet = arguments.state.open()?;
     let digest = fleet.wait(models::resolve(fleet.ledger(), "name", kind.name(), &arguments.name));
-    let digest = digest.map_err(|error| failure::refused(error.into()))?;
+    let digest = digest.map_err(failure::refused)?;
     let package = Package::open(&fleet.environment().package_folder(kind.name(), &digest)?)?;
     let (runtime, options) = (Runtime::load()?, SessionOptions::default());
     let sampler = match kind {

@@ -195,6 +195,7 @@ fn data_and_settings_that_cannot_be_trained_are_refused_with_every_fault() {
         steps: Some(1),
         seed: 1,
         autoencoder: None,
+        perceptual: None,
         settings,
     };
     let none = || serde_json::Value::Null;

@@ -212,6 +212,7 @@ fn wrong_data_and_settings_are_refused_with_every_fault() {
             steps: None,
             seed: 1,
             autoencoder: None,
+            perceptual: None,
             settings,
         };
         match training::open(&specification, None) {
