@@ -96,12 +96,10 @@ fn one_image_is_learned_by_heart_and_sampled() {
     assert!(mean(&losses[350..]) < 0.1, "{}", mean(&losses[350..]));
     let sampler = packaged(&learner.checkpoint().unwrap());
     let expected = resize(&image.plane, 16, 16, Filter::Area);
-    for steps in [50, 10] {
-        let sample = sampler.sample(5, 0, steps).unwrap();
-        let squares = sample.data().iter().zip(expected.data()).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
-        let apart = (squares / 256.0).sqrt();
-        assert!(apart < 0.3, "{steps} steps: {apart}");
-    }
+    let sample = sampler.sample(5, 0, 50).unwrap();
+    let squares = sample.data().iter().zip(expected.data()).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+    let apart = (squares / 256.0).sqrt();
+    assert!(apart < 0.3, "{apart}");
 }
 
 /// A sampler of the package of a checkpoint, which keeps its kind's contract.
