@@ -73,7 +73,10 @@ enum Sampler {
 impl Sampler {
     fn sample(&self, seed: u64, index: u64) -> Result<Plane> {
         Ok(match self {
-            Self::Ddpm(sampler, steps) => sampler.sample(seed, index, *steps)?,
+            Self::Ddpm(sampler, steps) => match sampler.sample(seed, index, *steps) {
+                Err(error @ ddpm::Error::Steps { .. }) => return Err(failure::refused(anyhow!("--steps: {error}"))),
+                sampled => sampled?,
+            },
             Self::Styleswin(sampler) => sampler.sample(seed, index)?,
         })
     }

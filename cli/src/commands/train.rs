@@ -21,16 +21,27 @@ const USUAL_SCALES: u64 = 6;
 
 /// Train a model on images of your own; the same call again goes on from the last checkpoint
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    training: Option<Training>,
+    command: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// The autoencoder of backgrounds, on slices
+    Vqgan(Training),
+    /// The lesion of one exemplar: NAME.png or NAME.dcm beside NAME.mask.png
+    Singan(Training),
+    /// The region where a lesion may lie, on pairs of NAME.png or NAME.dcm and NAME.mask.png
+    Unet(Training),
+    /// The tokens of an autoencoder, to sample backgrounds; on slices
+    Prior(Training),
+    /// The detector of lesions, on slices with boxes: NAME.txt beside them, or in `labels` beside `images`, or in a COCO list
+    Yolo(Training),
+    /// Whole slices by denoising diffusion, a baseline
+    Ddpm(Training),
+    /// Whole slices by a StyleSwin, a baseline
+    Styleswin(Training),
     /// Train an autoencoder with HDFB and with residual blocks, and tell what each takes to reach the same loss and fidelity
     #[command(disable_help_flag = true)]
     Compare {
@@ -42,12 +53,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Training {
-    /// Which network
-    #[arg(value_enum)]
-    model: Model,
-    /// Folders with the images, each walked recursively: slices for vqgan, prior, ddpm and styleswin; NAME.png or NAME.dcm beside
-    /// NAME.mask.png for unet, and one such pair for singan; slices with boxes for yolo, as NAME.txt beside them (or in `labels`
-    /// beside `images`) or in a COCO list
+    /// Folders with the images, each walked recursively
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The network's and the training's configuration by name
@@ -78,34 +84,22 @@ struct Training {
     state: StateArgument,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Model {
-    /// The autoencoder of backgrounds
-    Vqgan,
-    /// The lesion of one exemplar
-    Singan,
-    /// The region where a lesion may lie
-    Unet,
-    /// The tokens of an autoencoder, to sample backgrounds
-    Prior,
-    /// The detector of lesions
-    Yolo,
-    /// Whole images by denoising diffusion, a baseline
-    Ddpm,
-    /// A baseline that draws whole slices
-    Styleswin,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// The preset is unknown, the data cannot be taken, the trainer is not there, or the training failed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    match arguments {
-        Arguments { command: Some(Command::Compare { arguments }), .. } => compare(arguments),
-        Arguments { training: Some(training), .. } => train(training),
-        Arguments { .. } => Err(failure::refused(anyhow!("say what to train; `hiresmed train --help` tells more"))),
-    }
+    let (model, training) = match &arguments.command {
+        Command::Vqgan(training) => (TrainedModel::Vqgan, training),
+        Command::Singan(training) => (TrainedModel::Singan, training),
+        Command::Unet(training) => (TrainedModel::Unet, training),
+        Command::Prior(training) => (TrainedModel::Prior, training),
+        Command::Yolo(training) => (TrainedModel::Yolo, training),
+        Command::Ddpm(training) => (TrainedModel::Ddpm, training),
+        Command::Styleswin(training) => (TrainedModel::Styleswin, training),
+        Command::Compare { arguments } => return compare(arguments),
+    };
+    train(model, training)
 }
 
 /// Leaves the comparison to the trainer, which is told the rest of the command line.
@@ -115,9 +109,8 @@ fn compare(arguments: &[OsString]) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn train(arguments: &Training) -> Result<ExitCode> {
-    let steps = steps(arguments)?;
-    let model = TrainedModel::from(arguments.model);
+fn train(model: TrainedModel, arguments: &Training) -> Result<ExitCode> {
+    let steps = steps(model, arguments)?;
     let default_name = || format!("{model}-{}-{}", arguments.preset, arguments.seed);
     let name = arguments.name.clone().unwrap_or_else(default_name);
     if name == "default" {
@@ -186,34 +179,22 @@ fn registered(fleet: &Fleet, id: &RequestId, model: TrainedModel, name: &str) ->
     Ok(())
 }
 
-fn steps(arguments: &Training) -> Result<u64> {
+fn steps(model: TrainedModel, arguments: &Training) -> Result<u64> {
     let preset = &*arguments.preset;
-    let (of_preset, known): (Option<u64>, &[&str]) = match arguments.model {
-        Model::Vqgan => (vqgan::Training::preset(preset).map(|training| training.steps), &vqgan::PRESETS),
-        Model::Singan => {
+    let (of_preset, known): (Option<u64>, &[&str]) = match model {
+        TrainedModel::Vqgan => (vqgan::Training::preset(preset).map(|training| training.steps), &vqgan::PRESETS),
+        TrainedModel::Singan => {
             let steps = singan::Training::preset(preset).map(|training| training.iterations * USUAL_SCALES);
             (steps, &singan::Training::PRESETS)
         }
-        Model::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
-        Model::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
-        Model::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
-        Model::Ddpm => (ddpm::Training::preset(preset).map(|training| training.steps), &ddpm::PRESETS),
-        Model::Styleswin => (styleswin::Training::preset(preset).map(|training| training.steps), &styleswin::PRESETS),
+        TrainedModel::Unet => (unet::Training::preset(preset).map(|training| training.steps), &unet::Training::PRESETS),
+        TrainedModel::Prior => (prior::Training::preset(preset).map(|training| training.steps), &prior::PRESETS),
+        TrainedModel::Yolo => (yolo::Training::preset(preset).map(|training| training.steps), &yolo::Training::PRESETS),
+        TrainedModel::Ddpm => (ddpm::Training::preset(preset).map(|training| training.steps), &ddpm::PRESETS),
+        TrainedModel::Styleswin => {
+            (styleswin::Training::preset(preset).map(|training| training.steps), &styleswin::PRESETS)
+        }
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
-}
-
-impl From<Model> for TrainedModel {
-    fn from(model: Model) -> Self {
-        match model {
-            Model::Vqgan => Self::Vqgan,
-            Model::Singan => Self::Singan,
-            Model::Unet => Self::Unet,
-            Model::Prior => Self::Prior,
-            Model::Yolo => Self::Yolo,
-            Model::Ddpm => Self::Ddpm,
-            Model::Styleswin => Self::Styleswin,
-        }
-    }
 }

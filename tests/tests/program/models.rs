@@ -56,6 +56,35 @@ fn a_pack_that_does_not_exist_is_said() {
     assert!(errors.contains("HIRESMED_PACK: the folder /no/such/pack does not exist"), "{errors}");
 }
 
+#[test]
+fn whole_images_of_a_baseline_are_drawn_again_the_same() {
+    let bench = Bench::new();
+    let sample = |more: &[&str]| {
+        let arguments = [&["model", "sample", "ddpm", "ddm-ct-64", "--seed", "7", "--side", "96"], more].concat();
+        let pack = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/pack");
+        bench.command(&arguments).env("HIRESMED_PACK", pack).output().unwrap()
+    };
+    let images = |folder: &str| {
+        let out = bench.path(folder);
+        let output = sample(&["--count", "2", "--steps", "2", "--out", out.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ["000000.dcm", "000001.dcm", "samples.json"].map(|name| fs::read(out.join(name)).unwrap())
+    };
+    let first = images("first");
+    assert!(first[0] != first[1], "two images are the same");
+    assert!(first == images("second"), "the same seed gave other images");
+    let read = hiresmed_imaging::inspect::inspect(bench.path("first").join("000000.dcm"));
+    assert_eq!((read.ok, read.columns, read.rows), (true, Some(96), Some(96)), "{read:?}");
+    let out = bench.path("third");
+    for (more, said) in [(&["--steps", "0"], "--steps"), (&["--side", "0"], "--side")] {
+        let output = sample(&[&more[..], &["--out", out.to_str().unwrap()]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && errors.contains(said), "{errors}");
+    }
+    let text = ["model", "sample", "unet", "any", "--out", out.to_str().unwrap()];
+    bench.run(&text).complains(2, &["a unet draws no whole images"]);
+}
+
 /// A danger-zone model of a site's own.
 fn site_model(folder: &Path, channels: i64, bias: f32) {
     let mut graph = Graph::new("unet");

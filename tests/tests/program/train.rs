@@ -75,6 +75,21 @@ fn what_cannot_be_trained_is_refused() {
 }
 
 #[test]
+fn both_blocks_are_compared() {
+    let bench = Bench::new();
+    let folder = data(&bench);
+    let (folder, out) = (folder.to_str().unwrap(), bench.path("compared"));
+    let compare = ["train", "compare", "--preset", "tiny", "--steps", "8", "--seeds", "1", "--look-every", "4"];
+    let places = ["--data", folder, "--held-out", folder, "--out", out.to_str().unwrap()];
+    let output = bench.run(&[&compare[..], &places[..]].concat());
+    assert!(output.expect(0).contains("| level | epochs | steps | seconds |"));
+    for file in ["compare.md", "compare.svg", "compare.json"] {
+        assert!(out.join(file).is_file(), "{file} was not written");
+    }
+    assert!(bench.run(&["train", "compare", "--help"]).expect(0).contains("--held-out"));
+}
+
+#[test]
 fn a_perceptual_term_is_measured_with_an_encoder_or_a_file() {
     let bench = Bench::new();
     let folder = data(&bench);

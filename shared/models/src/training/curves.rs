@@ -11,7 +11,7 @@ const PANEL: (u32, u32) = (320, 200);
 /// Panels of a row.
 const COLUMNS: usize = 3;
 /// Values that are all positive and span more than this get a logarithmic axis.
-const SPAN: f64 = 20.0;
+const SPAN: f64 = 100.0;
 /// Colours of a panel's lines, told apart also by those who see red and green alike (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
