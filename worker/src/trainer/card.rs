@@ -119,6 +119,7 @@ pub(super) fn text(
         training
             .crops
             .iter()
+            .filter(|crops| crops.from_step < training.steps)
             .map(|c| format!("{} x {}² from step {}", c.batch, c.size, c.from_step))
             .collect::<Vec<_>>()
             .join(", "),
