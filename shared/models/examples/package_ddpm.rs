@@ -18,7 +18,8 @@ use hiresmed_inference::{
     package::{CARD_FILE, Draft},
 };
 use hiresmed_models::{
-    ddpm::{Sampler, fitted},
+    data::square,
+    ddpm::Sampler,
     training::{Naming, product},
     weights::Weights,
 };
@@ -106,7 +107,7 @@ fn images(paths: &[String], side: usize) -> Fallible<Vec<Plane>> {
             true => series::read_folder(path)?.slices,
             false => series::read_file(path)?,
         };
-        images.extend(slices.iter().map(|slice| fitted(&slice.normalised(Window::LUNG_CT), side)));
+        images.extend(slices.iter().map(|slice| square(&slice.normalised(Window::LUNG_CT), side)));
     }
     Ok(images)
 }

@@ -16,7 +16,8 @@ use hiresmed_inference::{
     package::{CARD_FILE, Draft},
 };
 use hiresmed_models::{
-    styleswin::{Sampler, square},
+    data::square,
+    styleswin::Sampler,
     training::{Naming, product},
     weights::Weights,
 };

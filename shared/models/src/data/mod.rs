@@ -6,12 +6,14 @@ mod hold_out;
 mod images;
 mod pairs;
 mod region;
+mod square;
 
 pub use boxes::{Boxed, Label};
 pub use hold_out::HoldOut;
 pub use images::{Image, images};
 pub use pairs::Pair;
 pub use region::Region;
+pub use square::square;
 
 use std::path::Path;
 

@@ -1,9 +1,6 @@
-//! Training images at the network's size, and their variants that anatomy allows.
+//! Variants of training images that anatomy allows.
 
-use hiresmed_imaging::{
-    Plane,
-    resample::{Filter, resize},
-};
+use hiresmed_imaging::Plane;
 #[cfg(feature = "training")]
 use rand::RngExt;
 #[cfg(feature = "training")]
@@ -15,17 +12,6 @@ use super::config::Training;
 /// Air, of which there is more around every image.
 const AIR: f32 = -1.0;
 
-/// The whole of `image`, normalised to [-1, 1], averaged down to a square of `side` px; one that is no square lies in the middle, with
-/// air around it.
-pub fn fitted(image: &Plane, side: usize) -> Plane {
-    let longest = image.width().max(image.height()).max(1);
-    let length = |length: usize| ((length * side) as f64 / longest as f64).round() as usize;
-    let small = resize(image, length(image.width()).max(1), length(image.height()).max(1), Filter::Area);
-    let mut square = Plane::filled(side, side, AIR);
-    square.paste(&small, (side - small.width().min(side)) / 2, (side - small.height().min(side)) / 2);
-    square
-}
-
 /// A variant of a square image: mirrored at random where the training says so, and shifted by whole pixels; never upside down,
 /// turned or warped.
 #[cfg(feature = "training")]
@@ -36,7 +22,6 @@ pub(super) fn varied(image: &Plane, training: &Training, rng: &mut ChaCha8Rng) -
 }
 
 /// Pixels of `image`, mirrored or not, then moved `dx` to the right and `dy` down.
-#[cfg(any(test, feature = "training"))]
 fn moved(image: &Plane, mirror: bool, dx: i64, dy: i64) -> Vec<f32> {
     let (width, height) = (image.width(), image.height());
     let inside = |at: usize, by: i64, length: usize| usize::try_from(at as i64 - by).ok().filter(|&from| from < length);
@@ -54,13 +39,6 @@ fn moved(image: &Plane, mirror: bool, dx: i64, dy: i64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_is_averaged_into_the_middle_of_a_square() {
-        let image = Plane::new(4, 2, vec![0.0, 0.5, 1.0, 0.0, 0.5, 0.0, 0.0, 1.0]);
-        assert_eq!(fitted(&image, 2).data(), [0.25, 0.5, -1.0, -1.0]);
-        assert_eq!(fitted(&image, 4).data()[..8], [-1.0, -1.0, -1.0, -1.0, 0.0, 0.5, 1.0, 0.0]);
-    }
 
     #[test]
     fn variants_are_mirrored_and_shifted_with_air_behind() {

@@ -5,12 +5,13 @@ use rand::RngExt;
 use tch::Tensor;
 
 use super::{
-    augment::{fitted, varied},
+    augment::varied,
     config::{Config, PRESETS, Training},
     network::Network,
     schedule::Schedule,
 };
 use crate::{
+    data::square,
     noise,
     training::{self, Adam, Dataset, Error, Figure, Randomness, Specification, keep_named, load_named},
     weights::Weights,
@@ -66,7 +67,7 @@ impl Learner {
         if data.samples().is_empty() {
             return Err(Error::Data(vec!["there is no image".to_owned()]));
         }
-        let images = data.samples().iter().map(|sample| fitted(&sample.plane, config.side)).collect();
+        let images = data.samples().iter().map(|sample| square(&sample.plane, config.side)).collect();
         let random = Randomness::new(seed);
         let network = Network::new(&config, &mut random.generator(0, "ddpm weights"));
         let average = network.detached();

@@ -6,6 +6,7 @@
 //! like, `learner` trains, and [`Sampler`] draws images through ONNX Runtime.
 
 mod architecture;
+#[cfg(any(test, feature = "training"))]
 mod augment;
 mod config;
 mod export;
@@ -22,7 +23,6 @@ mod product;
 #[cfg(feature = "training")]
 mod tests;
 
-pub use augment::fitted;
 pub use config::{Config, PRESETS, Training};
 pub use export::export;
 #[cfg(feature = "training")]

@@ -1,9 +1,6 @@
 //! A trained diffusion model at work: images from noise, through ONNX Runtime.
 
-use hiresmed_imaging::{
-    Plane,
-    resample::{Filter, resize},
-};
+use hiresmed_imaging::Plane;
 use hiresmed_inference::{
     Runtime, Session, SessionOptions, Tensor,
     package::{Kind, Package},
@@ -86,19 +83,6 @@ impl Sampler {
         }
         let mean = |pixel: usize| (0..channels).map(|channel| x[channel * side * side + pixel]).sum::<f32>();
         Ok(Plane::new(side, side, (0..side * side).map(|pixel| mean(pixel) / channels as f32).collect()))
-    }
-
-    /// [`sample`](Self::sample) brought to `side` x `side` px, as the paper compares the samples of its diffusion model.
-    ///
-    /// # Errors
-    /// Those of [`sample`](Self::sample).
-    pub fn sample_at(&self, seed: u64, index: u64, steps: usize, side: usize) -> Result<Plane, Error> {
-        let sample = self.sample(seed, index, steps)?;
-        let filter = if side < sample.width() { Filter::Area } else { Filter::Bicubic };
-        let mut large = resize(&sample, side, side, filter);
-        // A cubic overshoots.
-        large.data_mut().iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
-        Ok(large)
     }
 
     /// What the network takes for noise in `x` at `time`.

@@ -125,8 +125,6 @@ fn a_sample_depends_on_its_seed_its_index_and_its_steps_alone() {
     assert_eq!(first, sample(1, 2, 10));
     assert_eq!(sample(1, 2, 1000), sample(1, 2, 1000));
     assert!(first.data().iter().all(|value| (-1.0..=1.0).contains(value)));
-    let large = sampler.sample_at(1, 2, 10, 64).unwrap();
-    assert!(large.width() == 64 && large.data().iter().all(|value| (-1.0..=1.0).contains(value)));
     for steps in [0, 1001] {
         assert!(matches!(sampler.sample(1, 2, steps), Err(SamplingError::Steps { most: 1000, .. })));
     }

@@ -10,9 +10,9 @@ use super::{
     config::{Config, Training},
     discriminator::{Discriminator, penalty},
     network::Network,
-    sampler::square,
 };
 use crate::{
+    data::square,
     noise,
     training::{self, Adam, Dataset, Error, Figure, Randomness, Sample, Specification, keep_named, load_named},
     weights::Weights,

@@ -32,7 +32,7 @@ pub use export::export;
 pub use learner::Learner;
 #[cfg(feature = "training")]
 pub(crate) use product::product;
-pub use sampler::{Sampler, square};
+pub use sampler::Sampler;
 
 use hiresmed_inference::{onnx, package, session, tensor};
 

@@ -1,6 +1,6 @@
 //! Images from a package of a StyleSwin, through ONNX Runtime.
 
-use hiresmed_imaging::{Plane, resample};
+use hiresmed_imaging::Plane;
 use hiresmed_inference::{
     Runtime, Session, SessionOptions, Tensor,
     package::{Kind, Package},
@@ -92,20 +92,4 @@ impl Sampler {
         };
         Ok(Plane::new(side, side, (0..side * side).map(pixel).collect()))
     }
-}
-
-/// What the model learns of an image: all of it in a square of `side` pixels, antialiased, with air (-1) beside it where it is not
-/// square. An image without pixels becomes air.
-pub fn square(plane: &Plane, side: usize) -> Plane {
-    let scale = side as f64 / plane.width().max(plane.height()).max(1) as f64;
-    let length = |length: usize| ((length as f64 * scale).round() as usize).clamp(1, side);
-    let (width, height) = (length(plane.width()), length(plane.height()));
-    let small = resample::resize(plane, width, height, resample::Filter::Area);
-    let (left, top) = ((side - width) / 2, (side - height) / 2);
-    let mut whole = Plane::filled(side, side, -1.0);
-    for row in 0..height {
-        let start = (top + row) * side + left;
-        whole.data_mut()[start..start + width].copy_from_slice(&small.data()[row * width..(row + 1) * width]);
-    }
-    whole
 }

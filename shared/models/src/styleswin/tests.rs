@@ -12,9 +12,9 @@ use super::{
     discriminator::{Discriminator, penalty},
     export,
     network::Network,
-    square,
 };
 use crate::{
+    data::square,
     noise,
     training::{self, Dataset, Error, Learner as _, Naming, Sample, Specification},
     weights::Weights,

@@ -21,6 +21,7 @@ pub use history::History;
 pub use local::train;
 pub use optimiser::Adam;
 pub use product::{Naming, Product, product};
+pub(crate) use product::{configuration, of_one_graph};
 pub use round::{Budget, Ending, Flow, Progress, Summary, newest_checkpoint, round};
 pub use state::{Randomness, array, keep_named, load_named, tensor};
 

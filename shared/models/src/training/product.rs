@@ -1,6 +1,7 @@
 //! From a finished training to what a model package is made of.
 
-use hiresmed_inference::package::Draft;
+use hiresmed_imaging::Window;
+use hiresmed_inference::package::{self, Draft, Kind, TrainingData};
 
 use super::{Error, card};
 use crate::weights::Weights;
@@ -26,6 +27,39 @@ pub struct Product {
     pub draft: Draft,
     /// The files that the description names.
     pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// The product of a kind of one graph, trained on CT slices: `graph` by its role, of a network with `config` and so many parameters.
+///
+/// # Errors
+/// [`Error::Parent`] for a checkpoint that does not name its data; [`Error::Export`].
+pub(crate) fn of_one_graph(
+    kind: Kind,
+    checkpoint: &Weights,
+    naming: &Naming,
+    (config, parameters): (&impl serde::Serialize, usize),
+    (role, graph): (&str, Vec<u8>),
+) -> Result<Product, Error> {
+    let data = checkpoint.metadata.get("data").ok_or_else(|| Error::Parent("it has no data".to_owned()))?;
+    let mut draft = Draft::new(kind, &naming.name, &naming.licence);
+    draft.configuration = serde_json::to_value(config).map_err(|error| Error::Export(error.to_string()))?;
+    draft.window = Some(package::Window { low: Window::LUNG_CT.low, high: Window::LUNG_CT.high });
+    draft.training_data =
+        vec![TrainingData { name: naming.data.clone(), digest: data.clone(), licence: naming.data_licence.clone() }];
+    draft.parameters = parameters as u64;
+    let file = format!("{role}.onnx");
+    draft.graphs = [(role.to_owned(), file.clone())].into();
+    Ok(Product { draft, files: vec![(file, graph)] })
+}
+
+/// The architecture that a checkpoint names.
+///
+/// # Errors
+/// [`Error::Parent`] where it names none, or one of another version.
+pub(crate) fn configuration<T: serde::de::DeserializeOwned>(checkpoint: &Weights) -> Result<T, Error> {
+    let text = checkpoint.metadata.get("configuration");
+    let text = text.ok_or_else(|| Error::Parent("it has no configuration".to_owned()))?;
+    serde_json::from_str(text).map_err(|error| Error::Parent(format!("its configuration: {error}")))
 }
 
 /// The product of a checkpoint, by the kind that it names. It may be of any step: a training need not be complete.
