@@ -4,23 +4,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use hiresmed_coordinator::models::resolve;
+use hiresmed_coordinator::models::resolve_locator;
 use hiresmed_imaging::{Spacing, files::write_atomically, raster};
-use hiresmed_protocol::outcome::FoundCandidates;
+use hiresmed_protocol::{outcome::FoundCandidates, request::LocatorNames};
 use hiresmed_worker::pipeline::{
     Locator,
     candidates::{SPACING_MM, read, usable_spacing},
 };
 use serde::Serialize;
 
-use crate::{commands::StateArgument, failure};
+use crate::{
+    commands::{ModalityArgument, StateArgument},
+    failure,
+};
 
 /// Show where a lesion may go in a background: C_final of equation 16
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The background: a DICOM file, or a lung-windowed PNG or JPEG
+    /// The background: a DICOM file, or a PNG or JPEG that is windowed already
     #[arg(long, value_name = "FILE")]
     background: PathBuf,
+    #[command(flatten)]
+    modality: ModalityArgument,
     /// Longest diameter of the lesion in millimetres; its whole footprint must be allowed
     #[arg(long, default_value_t = 8.0, value_name = "MM")]
     diameter_mm: f64,
@@ -68,18 +73,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let (least, most) = (SPACING_MM.start(), SPACING_MM.end());
         return Err(failure::refused(anyhow!("--spacing-mm {mm}: must be {least} to {most} mm")));
     }
-    let path = &arguments.background;
+    let (path, modality) = (&arguments.background, arguments.modality.modality());
     let name = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(failure::refused)?;
-    let mut plane = read(&bytes, &name, None).map_err(failure::refused)?;
+    let mut plane = read(&bytes, &name, modality, None).map_err(failure::refused)?;
     plane.spacing = plane.spacing.or(arguments.spacing_mm.map(Spacing::square));
     let spacing = usable_spacing(&plane, &name, "give --spacing-mm").map_err(failure::refused)?;
 
     let fleet = arguments.state.open()?;
-    let model = |kind, name: &str| fleet.wait(resolve(fleet.ledger(), kind, kind, name));
-    let (unet, density) = (model("unet", &arguments.unet)?, model("density", &arguments.density)?);
+    let names = LocatorNames { unet: arguments.unet.clone(), density: arguments.density.clone() };
+    let (unet, density) = fleet.wait(resolve_locator(fleet.ledger(), &names, modality))?;
     let environment = fleet.environment();
-    let (found, candidates) = Locator::open(&environment, &unet, &density)?
+    let (found, candidates) = Locator::open(&environment, &unet, &density, modality)?
         .candidates(&plane, spacing, arguments.diameter_mm, arguments.count)
         .map_err(|error| failure::refused(anyhow!(error).context(name.clone())))?;
     if let Some(png) = &arguments.png {

@@ -18,7 +18,7 @@ use crate::{Error, Ledger, models};
 /// store's.
 pub(crate) async fn job(ledger: &Ledger, id: &RequestId, site: &SiteId, wanted: &Candidates) -> Result<Job, Error> {
     let input = input(ledger, site, wanted).await?;
-    let (unet, density) = models::resolve_locator(ledger, &wanted.models).await?;
+    let (unet, density) = models::resolve_locator(ledger, &wanted.models, wanted.modality).await?;
     Ok(Job {
         version: VERSION,
         id: JobId::candidates(id),

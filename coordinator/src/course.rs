@@ -122,7 +122,7 @@ mod tests {
     use hiresmed_protocol::{
         Class, Digest, SiteId, VERSION, Work,
         job::{DataSet, Object, TrainRound},
-        request::{Train, TrainedModel},
+        request::{Modality, Train, TrainedModel},
     };
 
     use super::*;
@@ -138,6 +138,7 @@ mod tests {
             seed: 0,
             autoencoder: None,
             perceptual: None,
+            modality: Modality::Ct,
             hold_out: Vec::new(),
             class: Class::Batch,
         };

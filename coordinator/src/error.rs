@@ -55,8 +55,25 @@ pub enum Error {
         /// How many digests start like this.
         count: usize,
     },
-    /// Several models are unknown or ambiguous.
-    #[error("{} models cannot be found:{}", .0.len(), .0.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+    /// A model is for images of another modality.
+    #[error(
+        "`{path}`: the {kind} model `{name}` is for `{own}` images, and the request is for `{wanted}`; `hiresmed model list` shows what \
+         there is"
+    )]
+    OtherModality {
+        /// The request's key.
+        path: String,
+        /// The kind of model.
+        kind: &'static str,
+        /// The name that was given.
+        name: String,
+        /// What it is for.
+        own: String,
+        /// What the request is for.
+        wanted: &'static str,
+    },
+    /// Several models are unknown, ambiguous, or for another modality.
+    #[error("{} models cannot be used:{}", .0.len(), .0.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
     Models(Vec<Error>),
     /// A source has no files that could be used.
     #[error(
@@ -99,6 +116,7 @@ impl Error {
             Self::Refused(_)
                 | Self::UnknownModel { .. }
                 | Self::AmbiguousModel { .. }
+                | Self::OtherModality { .. }
                 | Self::Models(_)
                 | Self::NoFiles { .. }
         )

@@ -4,7 +4,7 @@
 
 use hiresmed_protocol::{
     Class, Digest, Request, RequestId, SiteId, VERSION, keys,
-    request::{EXEMPLARS, Synthesise, Train, TrainedModel},
+    request::{EXEMPLARS, Modality, Synthesise, Train, TrainedModel},
 };
 
 use crate::{Error, Ledger};
@@ -30,9 +30,13 @@ pub(crate) fn has_any(request: &Request) -> bool {
 }
 
 /// The alias of an exemplar's model. It belongs to the exemplar's content: no other model can be called so by chance.
-pub(crate) fn alias(exemplar: &Digest) -> String {
+pub(crate) fn alias(exemplar: &Digest, modality: Modality) -> String {
     let digest = exemplar.to_string();
-    format!("{ALIAS}{}-r{RECIPE}", digest.get(..40).unwrap_or(&digest))
+    let digest = digest.get(..40).unwrap_or(&digest);
+    match modality {
+        Modality::Ct => format!("{ALIAS}{digest}-r{RECIPE}"),
+        other => format!("{ALIAS}{digest}-{}-r{RECIPE}", other.as_str()),
+    }
 }
 
 /// Whether an alias is an exemplar's.
@@ -41,10 +45,10 @@ pub(crate) fn is_alias(name: &str) -> bool {
 }
 
 /// The training of an exemplar's model. Somebody waits for it.
-fn training(exemplar: &Digest) -> Train {
+fn training(exemplar: &Digest, modality: Modality) -> Train {
     Train {
         version: VERSION,
-        name: alias(exemplar),
+        name: alias(exemplar, modality),
         model: TrainedModel::Singan,
         preset: PRESET.to_owned(),
         data: vec![format!("{EXEMPLARS}{exemplar}")],
@@ -53,6 +57,7 @@ fn training(exemplar: &Digest) -> Train {
         hold_out: Vec::new(),
         autoencoder: None,
         perceptual: None,
+        modality,
         class: Class::Interactive,
     }
 }
@@ -68,8 +73,8 @@ pub(crate) async fn untrained(
 ) -> Result<Vec<(RequestId, Request)>, Error> {
     let mut trainings = Vec::new();
     for exemplar in request.models.singan.iter().filter_map(|name| named(name)) {
-        if ledger.store().head(&keys::alias("singan", &alias(&exemplar))).await?.is_none() {
-            let training = Request::Train(training(&exemplar));
+        if ledger.store().head(&keys::alias("singan", &alias(&exemplar, request.modality))).await?.is_none() {
+            let training = Request::Train(training(&exemplar, request.modality));
             trainings.push((RequestId::derive(&training, site, None), training));
         }
     }
@@ -85,10 +90,14 @@ mod tests {
         let digest = Digest::of(b"a lesion");
         assert_eq!(named(&format!("exemplars/{digest}")), Some(digest));
         assert_eq!((named("exemplars/"), named("exemplars/abc"), named("default")), (None, None, None));
-        let train = Request::Train(training(&digest));
+        let train = Request::Train(training(&digest, Modality::Ct));
         train.validate().unwrap();
-        let id = |digest| RequestId::derive(&Request::Train(training(&digest)), &SiteId::local(), None);
+        let of =
+            |digest, modality| RequestId::derive(&Request::Train(training(&digest, modality)), &SiteId::local(), None);
+        let id = |digest| of(digest, Modality::Ct);
         assert_eq!(id(digest), id(digest));
         assert_ne!(id(digest), id(Digest::of(b"another")));
+        assert_ne!(id(digest), of(digest, Modality::Kub));
+        Request::Train(training(&digest, Modality::Kub)).validate().unwrap();
     }
 }

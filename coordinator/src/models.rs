@@ -6,7 +6,7 @@ use hiresmed_protocol::{
     Digest,
     job::Models,
     keys,
-    request::{BackgroundMode, Location, LocatorNames, Synthesise, Train, TrainedModel},
+    request::{BackgroundMode, Location, LocatorNames, Modality, Synthesise, Train, TrainedModel},
 };
 use hiresmed_services::store;
 
@@ -21,21 +21,25 @@ const LEAST_DIGITS: usize = 8;
 /// The models that a synthesis request names, by digest.
 ///
 /// # Errors
-/// [`Error::UnknownModel`] or [`Error::AmbiguousModel`], [`Error::Models`] where several are, the store's.
+/// [`Error::UnknownModel`], [`Error::AmbiguousModel`] or [`Error::OtherModality`], [`Error::Models`] where several are, the store's.
 pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models, Error> {
-    let names = &request.models;
+    let (names, modality) = (&request.models, request.modality);
     let mut faults = Vec::new();
     let mut singan = BTreeSet::new();
     if names.singan.is_empty() {
-        singan = registered(ledger, "singan").await?;
+        for digest in registered(ledger, "singan").await? {
+            if Said::of(ledger, "singan", &digest).await?.modality() == modality.as_str() {
+                singan.insert(digest);
+            }
+        }
         if singan.is_empty() {
             faults.push(unknown(ledger, "models.singan", "singan", "(any)").await?);
         }
     }
     for (index, name) in names.singan.iter().enumerate() {
-        let exemplar = exemplars::named(name).map(|exemplar| exemplars::alias(&exemplar));
+        let exemplar = exemplars::named(name).map(|exemplar| exemplars::alias(&exemplar, modality));
         let name = exemplar.as_ref().unwrap_or(name);
-        let digest = resolve(ledger, &format!("models.singan[{index}]"), "singan", name).await;
+        let digest = resolve_for(ledger, &format!("models.singan[{index}]"), "singan", name, modality).await;
         singan.extend(found(digest, &mut faults)?);
     }
     let location = request.placement.location;
@@ -45,14 +49,22 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
     let prior = names.prior.as_deref().or(samples.then_some(DEFAULT));
     let mut digests = BTreeMap::new();
     for (kind, name) in [
+        ("prior", prior),
         ("vqgan", Some(&*names.vqgan)),
         ("unet", Some(&*names.unet)),
         ("density", density),
         ("yolo", yolo),
-        ("prior", prior),
     ] {
         let Some(name) = name else { continue };
-        let digest = resolve(ledger, &format!("models.{kind}"), kind, name).await;
+        // Tokens that are drawn mean something to one autoencoder alone.
+        let own = match (kind, name == DEFAULT && samples, digests.get("prior")) {
+            ("vqgan", true, Some(prior)) => Said::of(ledger, "prior", prior).await?.autoencoder(),
+            _ => None,
+        };
+        let digest = match own {
+            Some(digest) => resolve(ledger, "models.vqgan", kind, &digest.to_string()).await,
+            None => resolve_for(ledger, &format!("models.{kind}"), kind, name, modality).await,
+        };
         if let Some(digest) = found(digest, &mut faults)? {
             digests.insert(kind, digest);
         }
@@ -66,6 +78,56 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
         }
         _ => Err(together(faults)),
     }
+}
+
+/// What a package's `model.json` says that matters here.
+#[derive(Debug, Default, serde::Deserialize)]
+struct Said {
+    #[serde(default)]
+    modality: Option<String>,
+    #[serde(default)]
+    configuration: serde_json::Value,
+}
+
+impl Said {
+    /// Of a registered package; nothing of one that is gone or says nothing that can be read: the worker refuses it by its name.
+    async fn of(ledger: &Ledger, kind: &str, digest: &Digest) -> Result<Self, Error> {
+        match ledger.store().get(&format!("{}model.json", keys::model(kind, digest))).await {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+            Err(store::Error::NotFound(_)) => Ok(Self::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn modality(&self) -> &str {
+        self.modality.as_deref().unwrap_or(Modality::Ct.as_str())
+    }
+
+    /// The autoencoder whose tokens a prior has learned.
+    fn autoencoder(&self) -> Option<Digest> {
+        self.configuration["autoencoder"].as_str()?.parse().ok()
+    }
+}
+
+/// The digest that `name` stands for in a request for images of `modality`.
+///
+/// # Errors
+/// As [`resolve`], and [`Error::OtherModality`] for a model of another one.
+async fn resolve_for(
+    ledger: &Ledger,
+    path: &str,
+    kind: &'static str,
+    name: &str,
+    modality: Modality,
+) -> Result<Digest, Error> {
+    let name = if name == DEFAULT { modality.default_alias() } else { name };
+    let digest = resolve(ledger, path, kind, name).await?;
+    let own = Said::of(ledger, kind, &digest).await?;
+    if own.modality() == modality.as_str() {
+        return Ok(digest);
+    }
+    let (path, name, own) = (path.to_owned(), name.to_owned(), own.modality().to_owned());
+    Err(Error::OtherModality { path, kind, name, own, wanted: modality.as_str() })
 }
 
 /// Looks only whether the models of a synthesis request can be found, those aside that its exemplars are to get.
@@ -92,17 +154,21 @@ pub async fn resolve_autoencoder(ledger: &Ledger, request: &Train) -> Result<Opt
         (None, TrainedModel::Prior) => DEFAULT,
         (None, _) => return Ok(None),
     };
-    resolve(ledger, "autoencoder", "vqgan", name).await.map(Some)
+    resolve_for(ledger, "autoencoder", "vqgan", name, request.modality).await.map(Some)
 }
 
 /// The models that a request for candidates names, by digest: of permissible regions, and the spatial prior.
 ///
 /// # Errors
 /// As [`resolve_all`].
-pub async fn resolve_locator(ledger: &Ledger, names: &LocatorNames) -> Result<(Digest, Digest), Error> {
+pub async fn resolve_locator(
+    ledger: &Ledger,
+    names: &LocatorNames,
+    modality: Modality,
+) -> Result<(Digest, Digest), Error> {
     let mut faults = Vec::new();
-    let unet = found(resolve(ledger, "models.unet", "unet", &names.unet).await, &mut faults)?;
-    let density = found(resolve(ledger, "models.density", "density", &names.density).await, &mut faults)?;
+    let unet = found(resolve_for(ledger, "models.unet", "unet", &names.unet, modality).await, &mut faults)?;
+    let density = found(resolve_for(ledger, "models.density", "density", &names.density, modality).await, &mut faults)?;
     unet.zip(density).ok_or_else(|| together(faults))
 }
 

@@ -80,7 +80,11 @@ fn length(left: u64, wished: u64) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use hiresmed_protocol::{Class, Digest, job::Object, request::TrainedModel};
+    use hiresmed_protocol::{
+        Class, Digest,
+        job::Object,
+        request::{Modality, TrainedModel},
+    };
 
     use super::*;
 
@@ -95,6 +99,7 @@ mod tests {
             seed: 0,
             autoencoder: None,
             perceptual: None,
+            modality: Modality::Ct,
             hold_out: Vec::new(),
             class: Class::Batch,
         };

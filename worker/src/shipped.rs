@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hiresmed_inference::package::{self, Catalogue, Entry, Package};
-use hiresmed_protocol::{Digest, SiteId, keys};
+use hiresmed_protocol::{Digest, SiteId, keys, request::Modality};
 use hiresmed_services::store::{self, Store};
 
 /// Names the folder with `models/` and `sample/`, where it does not lie in `infra/pack` above the program.
@@ -44,19 +44,20 @@ pub async fn register(store: &Arc<dyn Store>, site: &SiteId) -> Result<()> {
     for fault in catalogue.faults() {
         tracing::warn!(%fault, "a shipped model is left out");
     }
-    let mut defaults: BTreeMap<&str, &Entry> = BTreeMap::new();
+    let mut defaults: BTreeMap<(&str, &str), &Entry> = BTreeMap::new();
     for entry in catalogue.entries() {
         package(store, &entry.directory, entry.description.kind.name(), &entry.digest).await?;
         alias(store, entry.description.kind.name(), &entry.description.name, &entry.digest).await?;
         // Sorted by name: the first of a kind, unless one is called so.
-        let default = defaults.entry(entry.description.kind.name()).or_insert(entry);
+        let default = defaults.entry((entry.description.kind.name(), entry.description.modality())).or_insert(entry);
         if entry.description.name == "default" {
             *default = entry;
         }
     }
-    for (kind, entry) in defaults {
-        if WITH_DEFAULT.contains(&kind) {
-            alias(store, kind, "default", &entry.digest).await?;
+    for ((kind, modality), entry) in defaults {
+        let modality = [Modality::Ct, Modality::Kub].into_iter().find(|known| known.as_str() == modality);
+        if let Some(modality) = modality.filter(|_| WITH_DEFAULT.contains(&kind)) {
+            alias(store, kind, modality.default_alias(), &entry.digest).await?;
         }
     }
     sample(store, site, &folder.join("sample")).await

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use hiresmed_coordinator::Ending;
 use hiresmed_inference::Provider;
-use hiresmed_protocol::RequestId;
+use hiresmed_protocol::{RequestId, request::Modality};
 
 use crate::{failure, fleet::Fleet, signals, state::StateFolder};
 
@@ -32,6 +32,30 @@ pub struct StateArgument {
     root: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgument,
+}
+
+/// What kind of image.
+#[derive(Debug, clap::Args)]
+pub struct ModalityArgument {
+    /// Kind of image: an axial CT slice, or a radiograph of kidneys, ureters and bladder
+    #[arg(long = "modality", value_enum, default_value_t = Kind::Ct)]
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Ct,
+    Kub,
+}
+
+impl ModalityArgument {
+    /// As requests name it.
+    pub fn modality(&self) -> Modality {
+        match self.kind {
+            Kind::Ct => Modality::Ct,
+            Kind::Kub => Modality::Kub,
+        }
+    }
 }
 
 /// Where networks run.

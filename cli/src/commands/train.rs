@@ -10,10 +10,10 @@ use hiresmed_coordinator::{Ending, models};
 use hiresmed_models::{ddpm, prior, singan, styleswin, unet, vqgan, yolo};
 use hiresmed_protocol::{
     Class, Digest, Request, RequestId, VERSION, keys,
-    request::{Train, TrainedModel},
+    request::{Modality, Train, TrainedModel},
 };
 
-use super::{StateArgument, conclude};
+use super::{ModalityArgument, StateArgument, conclude};
 use crate::{failure, fleet::Fleet, intake::training::Data, trainer};
 
 /// Scales that a lesion's pyramid usually has: a preset says how many iterations each gets.
@@ -56,6 +56,8 @@ struct Training {
     /// Folders with the images, each walked recursively
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    modality: ModalityArgument,
     /// The network's and the training's configuration by name
     #[arg(long)]
     preset: String,
@@ -113,10 +115,8 @@ fn train(model: TrainedModel, arguments: &Training) -> Result<ExitCode> {
     let steps = steps(model, arguments)?;
     let default_name = || format!("{model}-{}-{}", arguments.preset, arguments.seed);
     let name = arguments.name.clone().unwrap_or_else(default_name);
-    if name == "default" {
-        return Err(failure::refused(anyhow!(
-            "--name default: that name is for the models that come with the project"
-        )));
+    if [Modality::Ct, Modality::Kub].iter().any(|modality| modality.default_alias() == name) {
+        return Err(failure::refused(anyhow!("--name {name}: that name is for the models that come with the project")));
     }
     let weighs = vqgan::Training::preset(&arguments.preset).is_some_and(|training| training.loss.perceptual > 0.0);
     if model == TrainedModel::Vqgan && weighs && arguments.perceptual.is_none() && arguments.autoencoder.is_none() {
@@ -141,6 +141,7 @@ fn train(model: TrainedModel, arguments: &Training) -> Result<ExitCode> {
         steps,
         seed: arguments.seed,
         autoencoder: arguments.autoencoder.clone(),
+        modality: arguments.modality.modality(),
         perceptual,
         // What is held out is not in the data.
         hold_out: Vec::new(),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hiresmed_imaging::{Mask, Plane, Window, dicom, files::write_atomically, raster};
+use hiresmed_imaging::{Mask, Plane, dicom, files::write_atomically, raster};
 use hiresmed_protocol::{Manifest, manifest::Image};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -189,8 +189,10 @@ fn scores(composite: &Plane, background: &Plane, mask: &Mask) -> Result<Scores> 
 
 /// A delivered image, normalised to [-1, 1] over the window that it was made in.
 fn plane(path: &Path) -> Result<Plane> {
-    let mut plane = dicom::read(path)?.to_plane(0)?;
-    plane.data_mut().iter_mut().for_each(|value| *value = Window::LUNG_CT.normalise(*value));
+    let image = dicom::read(path)?;
+    let window = image.display_window()?;
+    let mut plane = image.to_plane(0)?;
+    plane.data_mut().iter_mut().for_each(|value| *value = window.normalise(*value));
     Ok(plane)
 }
 

@@ -147,9 +147,10 @@ impl From<Error> for Problem {
                 };
                 Self::faults("values are wrong: `faults` names them all", faults.iter().map(fault).collect())
             }
-            Error::UnknownModel { .. } | Error::AmbiguousModel { .. } | Error::NoFiles { .. } => {
-                Self::faults(text, vec![named(error)])
-            }
+            Error::UnknownModel { .. }
+            | Error::AmbiguousModel { .. }
+            | Error::OtherModality { .. }
+            | Error::NoFiles { .. } => Self::faults(text, vec![named(error)]),
             Error::Models(errors) => Self::faults(text, errors.into_iter().map(named).collect()),
             Error::UnknownRequest(id) => Self::not_found(format!("there is no request `{id}`")),
             Error::Waiting { id, .. } => Self::conflict(format!(
@@ -170,7 +171,9 @@ impl From<Error> for Problem {
 fn named(error: Error) -> Fault {
     let allowed = error.to_string();
     let (path, value) = match error {
-        Error::UnknownModel { path, name, .. } | Error::AmbiguousModel { path, name, .. } => (path, name),
+        Error::UnknownModel { path, name, .. }
+        | Error::AmbiguousModel { path, name, .. }
+        | Error::OtherModality { path, name, .. } => (path, name),
         Error::NoFiles { path, source_name, .. } => (path, source_name),
         _ => (String::new(), String::new()),
     };

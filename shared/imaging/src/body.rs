@@ -8,6 +8,9 @@ pub const THRESHOLD_HU: f32 = -300.0;
 /// [`THRESHOLD_HU`] in a plane normalised over the lung window, and the middle of the range of display values.
 pub const THRESHOLD_NORMALISED: f32 = 0.0;
 
+/// What is brighter than this in a radiograph, normalised to [-1, 1], has passed through the body.
+pub const THRESHOLD_RADIOGRAPH: f32 = -0.85;
+
 /// Structures thinner than this do not join the body to the table, mm.
 const BRIDGE_MM: f64 = 9.0;
 

@@ -15,6 +15,8 @@ pub enum Units {
         /// The file's white.
         max: f32,
     },
+    /// Values of a projection radiograph, which mean nothing but by the window that its file names.
+    Windowed(Window),
 }
 
 /// One grey image of a series.
@@ -41,11 +43,13 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// The pixels in [-1, 1]: over `window` where they are real-world values; display values are taken as windowed.
+    /// The pixels in [-1, 1]: over `window` where they are real-world values, over their own where they are a radiograph's; display
+    /// values are taken as windowed.
     pub fn normalised(&self, window: Window) -> Plane {
         let value = |&value: &f32| match self.units {
             Units::RealWorld => window.normalise(value),
             Units::Display { max } => (value / max * 2.0 - 1.0).clamp(-1.0, 1.0),
+            Units::Windowed(own) => own.normalise(value),
         };
         let data = self.plane.data().iter().map(value).collect();
         Plane::new(self.plane.width(), self.plane.height(), data).with_spacing(self.plane.spacing)
@@ -219,10 +223,14 @@ fn read_file_with(path: &Path, options: ReadOptions) -> Result<Vec<Keyed>, Error
         }
         Format::Dicom => {
             let image = dicom::read_with(path, options)?;
+            let units = match image.attributes.is_radiograph() {
+                true => Units::Windowed(image.display_window()?),
+                false => Units::RealWorld,
+            };
             (0..image.frames())
                 .map(|frame| {
                     let name = if image.frames() == 1 { name.clone() } else { format!("{name}-f{frame:04}") };
-                    let mut slice = slice(name, frame, image.to_plane(frame)?, Units::RealWorld);
+                    let mut slice = slice(name, frame, image.to_plane(frame)?, units);
                     let attributes = &image.attributes;
                     slice.modality.clone_from(&attributes.modality);
                     slice.view = attributes.view();

@@ -15,6 +15,9 @@ impl Window {
     /// The lung window that the shipped models are trained on, in HU.
     pub const LUNG_CT: Window = Window { low: -1000.0, high: 400.0 };
 
+    /// The window of models of radiographs: P-values of 16 bit (PS3.14), which come from an image's own window.
+    pub const RADIOGRAPH: Window = Window { low: 0.0, high: 65_535.0 };
+
     /// `value` in [-1, 1], clamped.
     pub fn normalise(&self, value: f32) -> f32 {
         ((value - self.low) / (self.high - self.low) * 2.0 - 1.0).clamp(-1.0, 1.0)

@@ -53,6 +53,7 @@ fn main() -> Fallible<()> {
         data: data.clone(),
         data_licence: licence.clone(),
         licence: "CC-BY-4.0".to_owned(),
+        modality: None,
     };
     let made = product(&weights, &naming)?;
     let (mut draft, mut files) = (made.draft, made.files);

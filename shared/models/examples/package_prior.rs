@@ -1,8 +1,9 @@
-//! Packages a trained token prior with the evidence that it does not recite: samples beside the training images nearest to them,
-//! and the distances of samples and of held-out images to the training images.
+//! Packages a trained token prior with the evidence whether it recites: the distances of samples and of held-out images to the training
+//! images. The package has a sheet of samples; NAME.png in the current folder shows the training images nearest to them below, to be
+//! looked at, and not to be shipped.
 //!
-//! `cargo run --release -p hiresmed-models --features training --example package_prior -- CHECKPOINT VQGAN ROOT NAME COUNT DATA LICENCE
-//! TRAINED... -- HELD...`: VQGAN is the autoencoder's package, ROOT gets `prior/{digest}/`, COUNT says how many samples are judged, DATA and
+//! `cargo run --release -p hiresmed-models --features training --example package_prior -- CHECKPOINT VQGAN ROOT NAME COUNT LIMITS DATA LICENCE
+//! TRAINED... -- HELD...`: VQGAN is the autoencoder's package, ROOT gets `prior/{digest}/`, COUNT says how many samples are judged, LIMITS is a file with the card's words on limits, DATA and
 //! LICENCE name the training data, TRAINED are the folders that the prior was trained on, HELD folders or files that it never saw.
 
 use hiresmed_imaging::{
@@ -69,17 +70,24 @@ impl Entry {
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let split = arguments.iter().position(|argument| argument == "--");
-    let (Some(split), [checkpoint, vqgan, root, name, count, data, licence, ..]) = (split, arguments.as_slice()) else {
-        return Err("usage: package_prior CHECKPOINT VQGAN ROOT NAME COUNT DATA LICENCE TRAINED... -- HELD...".into());
+    let (Some(split), [checkpoint, vqgan, root, name, count, limits, data, licence, ..]) =
+        (split, arguments.as_slice())
+    else {
+        return Err(
+            "usage: package_prior CHECKPOINT VQGAN ROOT NAME COUNT LIMITS DATA LICENCE TRAINED... -- HELD...".into()
+        );
     };
-    let trained = arguments.get(7..split).ok_or("no folder of training images is named")?;
+    let trained = arguments.get(8..split).ok_or("no folder of training images is named")?;
     let (runtime, options) = (Runtime::load()?, SessionOptions::default());
     let weights = Weights::read(Path::new(checkpoint))?;
+    let vqgan = Package::open(Path::new(vqgan))?;
+    let modality = vqgan.description().modality().to_owned();
     let naming = Naming {
         name: name.clone(),
         data: data.clone(),
         data_licence: licence.clone(),
         licence: "CC-BY-4.0".to_owned(),
+        modality: (modality != "ct").then(|| modality.clone()),
     };
     let product = product(&weights, &naming)?;
     let mut files = product.files;
@@ -88,8 +96,12 @@ fn main() -> Fallible<()> {
     let prior = TokenPrior::open(&plain, &runtime, &options);
     std::fs::remove_dir_all(&staging)?;
     let prior = prior?;
-    let autoencoder = Autoencoder::open(&Package::open(Path::new(vqgan))?, &runtime, &options)?;
-    let samples = samples(&prior, &autoencoder, count.parse()?)?;
+    let autoencoder = Autoencoder::open(&vqgan, &runtime, &options)?;
+    let condition = match modality.as_str() {
+        "kub" => Condition { modality: Some("dx"), view: Some("ap") },
+        _ => Condition { modality: Some("ct"), view: Some("axial") },
+    };
+    let samples = samples(&prior, &autoencoder, condition, count.parse()?)?;
     let side = samples.first().map_or((0, 0), |sample| (sample.plane.width(), sample.plane.height()));
     let trained = entries(&autoencoder, trained, side)?;
     let held = entries(&autoencoder, &arguments[split + 1..], side)?;
@@ -107,11 +119,14 @@ fn main() -> Fallible<()> {
     ]);
     let shown: Vec<&Entry> = samples.iter().take(SHOWN).collect();
     let nearest = shown.iter().filter_map(|sample| sample.nearest(&trained)).map(|(entry, _, _)| entry);
-    let tiles: Vec<Tile> =
-        shown.iter().copied().chain(nearest).map(|entry| Tile::normalised(&entry.plane, None)).collect();
-    files.push(("samples.png".to_owned(), contact_sheet(&tiles, SHOWN, TILE)));
+    let sheet = |entries: &mut dyn Iterator<Item = &Entry>| {
+        let tiles: Vec<Tile> = entries.map(|entry| Tile::normalised(&entry.plane, None)).collect();
+        contact_sheet(&tiles, SHOWN, TILE)
+    };
+    std::fs::write(format!("{name}.png"), sheet(&mut shown.iter().copied().chain(nearest)))?;
+    files.push(("samples.png".to_owned(), sheet(&mut samples.iter().take(2 * SHOWN))));
     let step = weights.metadata.get("step").map_or("?", String::as_str);
-    let card = card(&draft, step, &of_samples, &of_held, trained.len());
+    let card = card(&draft, step, &of_samples, &of_held, trained.len(), &std::fs::read_to_string(limits)?);
     files.push((CARD_FILE.to_owned(), card.into_bytes()));
     let package = Package::write(Path::new(root), draft, &borrowed(&files))?;
     println!("{}", package.directory().display());
@@ -122,8 +137,12 @@ fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
     files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect()
 }
 
-fn samples(prior: &TokenPrior, autoencoder: &Autoencoder, count: usize) -> Fallible<Vec<Entry>> {
-    let condition = Condition { modality: Some("ct"), view: Some("axial") };
+fn samples(
+    prior: &TokenPrior,
+    autoencoder: &Autoencoder,
+    condition: Condition<'_>,
+    count: usize,
+) -> Fallible<Vec<Entry>> {
     let sample = |number: usize| {
         let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
         let tokens = prior.sample(condition, &prior.sampling(), &mut rng)?;
@@ -134,9 +153,9 @@ fn samples(prior: &TokenPrior, autoencoder: &Autoencoder, count: usize) -> Falli
 }
 
 /// The card's text (Markdown).
-fn card(draft: &Draft, step: &str, samples: &Distances, held: &Distances, trained: usize) -> String {
+fn card(draft: &Draft, step: &str, samples: &Distances, held: &Distances, trained: usize, limits: &str) -> String {
     let mut card = format!(
-        "# {}\n\nToken prior for axial CT slices; {} parameters, {step} steps. It draws backgrounds for synthetic images; it is no \
+        "# {}\n\nToken prior; {} parameters, {step} steps. It draws backgrounds for synthetic images; it is no \
          diagnostic device.\n\n## Data\n\n",
         draft.name, draft.parameters
     );
@@ -153,7 +172,7 @@ fn card(draft: &Draft, step: &str, samples: &Distances, held: &Distances, traine
         let row = |[least, middle, greatest]: [f64; 3]| format!("{least:.3}, {middle:.3}, {greatest:.3}");
         card += &format!("| {} {name} | {} | {} |\n", distances.count, row(distances.tokens), row(distances.pixels));
     }
-    card + "\n![samples](samples.png)\n\nAbove samples, below the training image nearest to each in pixels.\n"
+    card + &format!("\n![samples](samples.png)\n\n## Limits\n\n{}\n", limits.trim())
 }
 
 /// Images of the map's size below folders, or files, with their tokens.

@@ -49,6 +49,7 @@ fn main() -> Fallible<()> {
         data: data.clone(),
         data_licence: licence.clone(),
         licence: "CC-BY-4.0".to_owned(),
+        modality: None,
     };
     let product = product(&weights, &naming)?;
     let (mut draft, mut files) = (product.draft, product.files);

@@ -90,6 +90,7 @@ fn package(checkpoint: &Path, data: &Path, root: &Path) -> Fallible<()> {
         data: format!("tez_roi_aug v3, coronal CT slices with stone boxes, without {} held-out exams", exams.len()),
         data_licence: "CC BY 4.0 (Roboflow Universe tez-nwkf5/tez_roi_aug v3)".to_owned(),
         licence: "CC BY 4.0".to_owned(),
+        modality: None,
     };
     let mut made = product(&weights, &naming)?;
     made.draft.window = Some(WINDOW);

@@ -72,6 +72,10 @@ impl Request {
     }
 }
 
+fn is_ct(modality: &Modality) -> bool {
+    *modality == Modality::Ct
+}
+
 /// The alias of a model that a request does not name.
 fn default_alias() -> String {
     "default".to_owned()

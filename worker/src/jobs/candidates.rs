@@ -14,12 +14,12 @@ use crate::{
 impl Run for FindCandidates {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
         context.check()?;
-        let locator = Locator::open(environment, &self.unet, &self.density)?;
+        let locator = Locator::open(environment, &self.unet, &self.density, self.request.modality)?;
         let (request, mut clock) = (&self.request, Clock::default());
         context.progress(Stage::Inputs, 0, 1);
         let (plane, spacing) = clock.time(Stage::Inputs, || {
             let (name, bytes) = fetch(environment, &self.input)?;
-            let plane = candidates::read(&bytes, name, Some(&request.size))?;
+            let plane = candidates::read(&bytes, name, request.modality, Some(&request.size))?;
             let spacing = candidates::usable_spacing(&plane, name, "give size.spacing_mm in the request")?;
             Ok::<_, Failure>((plane, spacing))
         })?;

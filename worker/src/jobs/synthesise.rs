@@ -17,7 +17,7 @@ use hiresmed_protocol::{
     job::{Object, SynthesiseImages},
     manifest::Image,
     outcome::{ImageFailure, Output, Stage, Success},
-    request::{Modality, OnFailure},
+    request::OnFailure,
 };
 use tracing::{Span, info_span, warn};
 
@@ -61,8 +61,8 @@ impl Run for SynthesiseImages {
             }
         }
         work.uploads.finish()?;
-        let Modality::Ct = self.request.modality;
-        environment.observe(|metrics| metrics.images_made("ct", success.images.len() as u64));
+        let modality = self.request.modality.as_str();
+        environment.observe(|metrics| metrics.images_made(modality, success.images.len() as u64));
         context.report(Happening::Stages { stages: success.stages.clone() });
         Ok(success)
     }

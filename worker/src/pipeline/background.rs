@@ -7,9 +7,6 @@ use hiresmed_protocol::{ImageIndex, noise::Purpose, outcome::Stage, request::Mod
 use super::{Pipeline, Source, generator, inputs::to_size};
 use crate::jobs::Failure;
 
-/// The view of sampled backgrounds: the one that danger zones and positions were learned on.
-const VIEW: &str = "axial";
-
 /// A background, on the host.
 #[derive(Debug)]
 pub struct Background {
@@ -67,8 +64,12 @@ impl Pipeline {
                  where background.mode is \"sample\""
             ))
         })?;
-        let Modality::Ct = self.request.modality;
-        let condition = Condition { modality: Some("ct"), view: Some(VIEW) };
+        // The view that danger zones and positions were learned on.
+        let (modality, view) = match self.request.modality {
+            Modality::Ct => ("ct", "axial"),
+            Modality::Kub => ("dx", "ap"),
+        };
+        let condition = Condition { modality: Some(modality), view: Some(view) };
         let (own, asked) = (prior.sampling(), self.request.background);
         let sampling = Sampling {
             temperature: asked.temperature.map_or(own.temperature, |temperature| temperature as f32),

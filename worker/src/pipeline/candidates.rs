@@ -7,7 +7,7 @@ use hiresmed_compositing::placement::{Candidates, Placer, Rules};
 use hiresmed_imaging::{Mask, Plane, Spacing, Window};
 use hiresmed_protocol::{
     outcome::{Candidate, FoundCandidates, Stage},
-    request::Size,
+    request::{Modality, Size},
 };
 
 use super::{Locator, inputs::to_size, placement::border_px};
@@ -17,15 +17,20 @@ use crate::jobs::Failure;
 pub const SPACING_MM: RangeInclusive<f64> = 0.05..=5.0;
 
 /// The window over which an image is normalised for the models that say where a lesion may be.
-pub const WINDOW: Window = Window::LUNG_CT;
+pub(super) fn window(modality: Modality) -> Window {
+    match modality {
+        Modality::Ct => Window::LUNG_CT,
+        Modality::Kub => Window::RADIOGRAPH,
+    }
+}
 
-/// The image in `bytes`, in [-1, 1] over [`WINDOW`], at `size` as the source of a request of that size; without one as it is.
-/// `name` stands for the file in errors.
+/// The image in `bytes`, in [-1, 1], at `size` as the source of a request of that size; without one as it is. `name` stands for
+/// the file in errors.
 ///
 /// # Errors
-/// Permanent where it cannot be decoded correctly, is of another modality than CT, or cannot be brought to the size.
-pub fn read(bytes: &[u8], name: &str, size: Option<&Size>) -> Result<Plane, Failure> {
-    let plane = super::decode(bytes, name, WINDOW)?;
+/// Permanent where it cannot be decoded correctly, is of another modality, or cannot be brought to the size.
+pub fn read(bytes: &[u8], name: &str, modality: Modality, size: Option<&Size>) -> Result<Plane, Failure> {
+    let plane = super::decode(bytes, name, window(modality), modality)?;
     match size {
         Some(size) => to_size(plane, size, name),
         None => Ok(plane),

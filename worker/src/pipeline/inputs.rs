@@ -5,7 +5,12 @@ use hiresmed_imaging::{
     Plane, Spacing, Window, dicom, raster,
     resample::{Filter, resize},
 };
-use hiresmed_protocol::{Digest, job::Object, outcome::Stage, request::Size};
+use hiresmed_protocol::{
+    Digest,
+    job::Object,
+    outcome::Stage,
+    request::{Modality, Size},
+};
 
 use super::Pipeline;
 use crate::{Environment, jobs::Failure};
@@ -28,7 +33,7 @@ impl Pipeline {
     /// Permanent where the file cannot be decoded correctly, is colour, or has no spacing; the reason names the file.
     pub fn input(&self, environment: &Environment, object: &Object) -> Result<Source, Failure> {
         let (name, bytes) = fetch(environment, object)?;
-        let plane = decode(&bytes, name, self.autoencoder.window())?;
+        let plane = decode(&bytes, name, self.autoencoder.window(), self.request.modality)?;
         let plane = to_size(plane, &self.request.size, name)?;
         let spacing = plane.spacing.ok_or_else(|| {
             refuse(anyhow::anyhow!(
@@ -54,16 +59,13 @@ pub fn fetch<'a>(environment: &Environment, object: &'a Object) -> Result<(&'a s
     Ok((object.key.rsplit('/').next().unwrap_or(&object.key), bytes))
 }
 
-/// The modality whose values the shipped models' window is over: Hounsfield units.
-const MODALITY: &str = "CT";
-
-/// The image in `bytes` (DICOM, PNG or JPEG), in [-1, 1] over `window`. Of a multi-frame file the middle frame alone is
-/// used: split it to use all. `name` stands for the file in errors.
+/// The image in `bytes` (DICOM, PNG or JPEG), in [-1, 1]: CT over `window`, a radiograph over the window that its file names. Of a
+/// multi-frame file the middle frame alone is used: split it to use all. `name` stands for the file in errors.
 ///
 /// # Errors
-/// Permanent where it cannot be decoded correctly, is colour, or says that it is of another modality than CT, whose values
-/// would be taken for Hounsfield units. A picture, and a DICOM file without a modality, say nothing and pass.
-pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure> {
+/// Permanent where it cannot be decoded correctly, is colour, or says that it is of another modality, whose values would be taken for
+/// something that they are not. A picture, and a DICOM file without a modality, say nothing and pass.
+pub fn decode(bytes: &[u8], name: &str, window: Window, modality: Modality) -> Result<Plane, Failure> {
     let picture = bytes.starts_with(b"\x89PNG") || bytes.starts_with(&[0xFF, 0xD8]);
     if picture {
         let grey = raster::grey_from_bytes(bytes, name, dicom::ReadOptions::default()).map_err(refuse)?;
@@ -72,12 +74,22 @@ pub fn decode(bytes: &[u8], name: &str, window: Window) -> Result<Plane, Failure
         return Ok(plane);
     }
     let image = dicom::from_bytes(bytes, name, dicom::ReadOptions::default()).map_err(refuse)?;
-    if let Some(modality) = image.attributes.modality.as_deref().filter(|modality| *modality != MODALITY) {
+    let own = image.attributes.modality.as_deref();
+    let (fits, wanted) = match modality {
+        Modality::Ct => (own.is_none_or(|own| own == "CT"), "CT images, in Hounsfield units"),
+        Modality::Kub => (own.is_none() || image.attributes.is_radiograph(), "radiographs (DX or CR)"),
+    };
+    if !fits {
         return Err(refuse(anyhow::anyhow!(
-            "{name}: its modality is {modality}, and the models' window is of {MODALITY} in Hounsfield units; give {MODALITY} \
-             images, or windowed ones as PNG"
+            "{name}: its modality is {}, and the request is for `{}`; give {wanted}, or windowed ones as PNG",
+            own.unwrap_or_default(),
+            modality.as_str()
         )));
     }
+    let window = match modality {
+        Modality::Ct => window,
+        Modality::Kub => image.display_window().map_err(refuse)?,
+    };
     let mut plane = image.to_plane(image.frames() / 2).map_err(refuse)?;
     if !plane.is_finite() {
         return Err(refuse(anyhow::anyhow!("{name}: pixels that are not finite numbers; export the file again")));
@@ -193,17 +205,23 @@ mod tests {
             .to_bytes()
             .unwrap()
         };
-        assert!(decode(&written("CT"), "a.dcm", Window::LUNG_CT).is_ok());
-        let failure = decode(&written("MR"), "knee.dcm", Window::LUNG_CT).unwrap_err().to_string();
-        for part in ["knee.dcm", "its modality is MR", "give CT images"] {
-            assert!(failure.contains(part), "{part} in {failure}");
+        for (modality, own, other, next) in [
+            (Modality::Ct, "CT", "MR", "give CT images"),
+            (Modality::Kub, "DX", "CT", "give radiographs"),
+            (Modality::Kub, "CR", "MR", "give radiographs"),
+        ] {
+            assert!(decode(&written(own), "a.dcm", Window::LUNG_CT, modality).is_ok());
+            let failure = decode(&written(other), "knee.dcm", Window::LUNG_CT, modality).unwrap_err().to_string();
+            for part in ["knee.dcm", &format!("its modality is {other}"), next] {
+                assert!(failure.contains(part), "{part} in {failure}");
+            }
         }
     }
 
     #[test]
     fn damaged_files_are_refused_by_name() {
         for bytes in [&b"no image"[..], b"\x89PNG\r\n\x1a\n", &[0xFF, 0xD8, 0xFF]] {
-            let failure = decode(bytes, "bad.dcm", Window::LUNG_CT).unwrap_err();
+            let failure = decode(bytes, "bad.dcm", Window::LUNG_CT, Modality::Ct).unwrap_err();
             assert!(failure.to_string().contains("bad.dcm"), "{failure}");
         }
     }

@@ -15,7 +15,7 @@ use hiresmed_protocol::{
     job::Models,
     manifest::Execution,
     outcome::Stage,
-    request::{self, BackgroundMode, Location, Synthesise},
+    request::{self, BackgroundMode, Location, Modality, Synthesise},
 };
 
 use crate::{Environment, jobs::Failure};
@@ -62,6 +62,7 @@ impl Pipeline {
             request::Blend::Paper => Blend::Paper,
             request::Blend::Feather => Blend::Feather,
             request::Blend::Poisson => Blend::Poisson,
+            request::Blend::Attenuation => Blend::Attenuation,
         };
         let mut digests = BTreeMap::from([("vqgan".to_owned(), models.vqgan), ("unet".to_owned(), models.unet)]);
         digests.extend(models.density.map(|digest| ("density".to_owned(), digest)));
@@ -78,7 +79,7 @@ impl Pipeline {
                 Ok(Autoencoder::open(package, &loader.runtime, &loader.large)?)
             })?,
             lesions,
-            locator: Locator::load(&loader, models, request.placement.location)?,
+            locator: Locator::load(&loader, models, request)?,
             compositor: environment
                 .residents
                 .get_or_load(&format!("blend {blend:?} {}", loader.large.lanes), || {
@@ -122,6 +123,7 @@ impl Pipeline {
 pub struct Locator {
     pub(super) danger_zones: Arc<DangerZones>,
     pub(super) location: LocationModel,
+    pub(super) modality: Modality,
 }
 
 /// What proposes candidates C_loc (equation 14).
@@ -133,28 +135,34 @@ pub(super) enum LocationModel {
 }
 
 impl Locator {
-    /// Opens the model of permissible regions `unet` and the spatial prior `density`.
+    /// Opens the model of permissible regions `unet` and the spatial prior `density`, both for images of `modality`.
     ///
     /// # Errors
     /// As [`Pipeline::open`].
-    pub fn open(environment: &Environment, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
+    pub fn open(
+        environment: &Environment,
+        unet: &Digest,
+        density: &Digest,
+        modality: Modality,
+    ) -> Result<Self, Failure> {
         let loader = Loader::new(environment, 1)?;
         Ok(Self {
             danger_zones: loader.danger_zones(unet)?,
             location: LocationModel::Density(loader.density(density)?),
+            modality,
         })
     }
 
-    /// Opens those of a plan's models that `location` wants.
-    fn load(loader: &Loader<'_>, models: &Models, location: Location) -> Result<Self, Failure> {
+    /// Opens those of a plan's models that the request wants.
+    fn load(loader: &Loader<'_>, models: &Models, request: &Synthesise) -> Result<Self, Failure> {
         let density = || loader.density(&named(models.density, "spatial prior", "density")?);
         let detector = || loader.detector(&named(models.yolo, "lesion detector", "yolo")?);
-        let location = match location {
+        let location = match request.placement.location {
             Location::Density => LocationModel::Density(density()?),
             Location::Detector => LocationModel::Detector(detector()?),
             Location::Both => LocationModel::Both(density()?, detector()?),
         };
-        Ok(Self { danger_zones: loader.danger_zones(&models.unet)?, location })
+        Ok(Self { danger_zones: loader.danger_zones(&models.unet)?, location, modality: request.modality })
     }
 }
 

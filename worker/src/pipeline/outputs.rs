@@ -107,17 +107,19 @@ impl Pipeline {
 
     fn dicom(&self, context: &Context, index: ImageIndex, plane: &Plane, object: &str) -> Result<Vec<u8>, Failure> {
         let request = format!("{}/{}", context.job().request, self.request.seed);
-        let Modality::Ct = self.request.modality;
         Synthetic {
             plane,
             window: self.autoencoder.window(),
             identity: Identity { request: &request, image: index.0, object },
-            modality: "CT",
+            modality: self.request.modality.dicom_term(),
             description: match object {
                 "background" => "Synthetic background without lesions",
                 _ => "Synthetic image with lesions",
             },
-            body_part: "CHEST",
+            body_part: match self.request.modality {
+                Modality::Ct => "CHEST",
+                Modality::Kub => "ABDOMEN",
+            },
             software_version: env!("CARGO_PKG_VERSION"),
             syntax: match self.request.output.transfer_syntax {
                 TransferSyntax::Explicit => Syntax::Explicit,

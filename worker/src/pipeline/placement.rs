@@ -3,9 +3,14 @@
 use hiresmed_compositing::placement::{self, Candidates, Placer, Refusal, Rules};
 use hiresmed_imaging::{Mask, Plane, Window, body};
 use hiresmed_models::yolo::Detector;
-use hiresmed_protocol::{ImageIndex, noise::Purpose, outcome::Stage, request::Rule};
+use hiresmed_protocol::{
+    ImageIndex,
+    noise::Purpose,
+    outcome::Stage,
+    request::{Modality, Rule},
+};
 
-use super::candidates::WINDOW;
+use super::candidates::window;
 use super::models::LocationModel;
 use super::{Background, Locator, Pipeline, Sampled, Scene, generator};
 use crate::jobs::Failure;
@@ -50,17 +55,20 @@ impl Anatomy {
 }
 
 impl Locator {
-    /// Body, danger zones and candidates of an image in [-1, 1] over [`WINDOW`].
+    /// Body, danger zones and candidates of an image in [-1, 1].
     ///
     /// # Errors
     /// Permanent where a model refuses the image, no body is found in it, or nothing proposes a candidate in the body.
     pub fn anatomy(&self, plane: &Plane) -> Result<Anatomy, Failure> {
         let fail = |error: anyhow::Error| Failure::permanent(Stage::Placement, error);
-        let body = body::body_above(plane, body::THRESHOLD_NORMALISED);
+        let (threshold, nothing) = match self.modality {
+            Modality::Ct => (body::THRESHOLD_NORMALISED, format!("denser than {} HU", body::THRESHOLD_HU)),
+            Modality::Kub => (body::THRESHOLD_RADIOGRAPH, "brighter than air".to_owned()),
+        };
+        let body = body::body_above(plane, threshold);
         if body.area() == 0 {
             return Err(fail(anyhow::anyhow!(
-                "no body was found in the image: nothing in it is denser than {} HU; remove it from the input",
-                body::THRESHOLD_HU
+                "no body was found in the image: nothing in it is {nothing}; remove it from the input"
             )));
         }
         let permissible = self.danger_zones.permissible_within(plane, &body).map_err(|error| fail(error.into()))?;
@@ -72,9 +80,10 @@ impl Locator {
     fn weights(&self, plane: &Plane, body: &Mask) -> anyhow::Result<Plane> {
         match &self.location {
             LocationModel::Density(density) => Ok(density.weights(body, plane.spacing)?),
-            LocationModel::Detector(detector) => detected(detector, plane, body),
+            LocationModel::Detector(detector) => detected(detector, plane, body, self.modality),
             LocationModel::Both(density, detector) => {
-                let weights = product(detected(detector, plane, body)?, &density.weights(body, plane.spacing)?);
+                let weights =
+                    product(detected(detector, plane, body, self.modality)?, &density.weights(body, plane.spacing)?);
                 anyhow::ensure!(
                     weights.data().iter().any(|&weight| weight > 0.0),
                     "no candidate of the detector lies where the spatial prior has lesions; set placement.location to one of them"
@@ -86,8 +95,8 @@ impl Locator {
 }
 
 /// The candidates of a detector in the body.
-fn detected(detector: &Detector, plane: &Plane, body: &Mask) -> anyhow::Result<Plane> {
-    let weights = detector.candidates(&windowed(plane, WINDOW, detector.window()))?;
+fn detected(detector: &Detector, plane: &Plane, body: &Mask, modality: Modality) -> anyhow::Result<Plane> {
+    let weights = detector.candidates(&windowed(plane, window(modality), detector.window()))?;
     let data = weights.data().iter().zip(body.data()).map(|(&weight, &inside)| if inside != 0 { weight } else { 0.0 });
     let weights = Plane::new(plane.width(), plane.height(), data.collect()).with_spacing(plane.spacing);
     anyhow::ensure!(
@@ -240,7 +249,7 @@ mod tests {
     }
 
     fn anatomy(location: LocationModel) -> Result<Anatomy, Failure> {
-        Locator { danger_zones: Arc::new(permissive()), location }.anatomy(&plane())
+        Locator { danger_zones: Arc::new(permissive()), location, modality: Modality::Ct }.anatomy(&plane())
     }
 
     fn sum(weights: &Plane, columns: std::ops::Range<usize>) -> f32 {

@@ -87,16 +87,18 @@ pub(super) fn text(
     let config: vqgan::Config = serde_json::from_str(value("configuration")?)?;
     let training: vqgan::Training = serde_json::from_str(value("training")?)?;
     let score = |name: &str| draft.scores.get(name).copied().unwrap_or(f64::NAN);
+    let ct = draft.modality.is_none();
     let mut card = String::new();
     writeln!(card, "# {}\n", draft.name)?;
     writeln!(
         card,
-        "{} for grey CT slices: an encoder, {} codes of length {}, a decoder; {} parameters. A token stands for \
+        "{} for {}: an encoder, {} codes of length {}, a decoder; {} parameters. A token stands for \
          {} x {} pixels. It makes backgrounds for synthetic images; it is no diagnostic device.\n",
         match config.block {
             vqgan::Block::Hdfb => "HiResMed-VQGAN",
             vqgan::Block::Residual => "VQGAN with residual blocks, the baseline,",
         },
+        if ct { "grey CT slices" } else { "grey radiographs" },
         config.codes,
         config.latent,
         draft.parameters,
@@ -143,10 +145,12 @@ pub(super) fn text(
     writeln!(card, "## Held-out scores\n")?;
     writeln!(
         card,
-        "{} images that were not trained on, over a window of {} to {} HU: PSNR {:.2} ± {:.2} dB, SSIM {:.4} ± {:.4} (mean ± SD).\n",
+        "{} images that were not trained on, over {}: PSNR {:.2} ± {:.2} dB, SSIM {:.4} ± {:.4} (mean ± SD).\n",
         held.len(),
-        draft.window.map_or(f32::NAN, |window| window.low),
-        draft.window.map_or(f32::NAN, |window| window.high),
+        match draft.window.filter(|_| ct) {
+            Some(window) => format!("a window of {} to {} HU", window.low, window.high),
+            None => "their own display windows".to_owned(),
+        },
         score("psnr_db"),
         score("psnr_db_sd"),
         score("ssim"),

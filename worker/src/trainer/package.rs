@@ -32,6 +32,9 @@ pub struct PackageOptions {
     /// Licence of the weights.
     #[arg(long, default_value = "CC-BY-4.0")]
     licence: String,
+    /// Kind of image: `kub`; `ct` without.
+    #[arg(long)]
+    modality: Option<String>,
     /// Folder of held-out images, for the scores; may be given several times.
     #[arg(long, required = true, num_args = 1..)]
     held_out: Vec<PathBuf>,
@@ -58,6 +61,7 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
         data: options.data_name.clone(),
         data_licence: options.data_licence.clone(),
         licence: options.licence.clone(),
+        modality: options.modality.clone(),
     };
     let product = product(&checkpoint, &naming)?;
     let (mut draft, mut files) = (product.draft, product.files);

@@ -6,7 +6,7 @@ use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor};
 use super::{Blend, Error, graph, reference};
 use crate::layer::Layer;
 
-/// One blend, ready to run: on the session's device for `paper` and `feather`, on the host for `poisson`.
+/// One blend, ready to run: on the session's device for `paper` and `feather`, on the host for the others.
 #[derive(Debug)]
 pub struct Compositor {
     blend: Blend,

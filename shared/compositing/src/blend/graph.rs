@@ -9,11 +9,11 @@ use super::kernel::{
 };
 
 /// The blend as an ONNX model: `background`, `lesion`, `mask` (0 or 1), all `f32[N, 1, H, W]`, to `composite` of the same
-/// shape. `None` for `poisson`, which is solved on the host.
+/// shape. `None` for `poisson` and `attenuation`, which run on the host.
 ///
 /// The composite ends in one `Where`: outside the blended region the background's bits pass through.
 pub fn graph(blend: Blend) -> Result<Option<Vec<u8>>, onnx::Error> {
-    if blend == Blend::Poisson {
+    if matches!(blend, Blend::Poisson | Blend::Attenuation) {
         return Ok(None);
     }
     let mut graph = Graph::new("composite");

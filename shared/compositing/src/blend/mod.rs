@@ -6,6 +6,7 @@
 //! [`reference()`] computes all methods on the host; [`Compositor`] runs `paper` and `feather` as ONNX graphs where the
 //! background was made, equal to the reference within one step of 16 bit over [-1, 1].
 
+mod attenuation;
 mod compositor;
 mod graph;
 mod kernel;
@@ -32,6 +33,9 @@ pub enum Blend {
     Feather,
     /// Gradient-domain: the lesion's own gradients inside, the background's values at the mask's edge.
     Poisson,
+    /// For radiographs: what the lesion attenuates beyond its surroundings is added to the line integral. The anatomy in front of
+    /// it and behind it stays visible.
+    Attenuation,
 }
 
 /// Why an image cannot be composed.

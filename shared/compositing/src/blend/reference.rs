@@ -1,11 +1,11 @@
-//! Blending on the host, in plain code: what the graphs are tested against, and where `poisson` runs.
+//! Blending on the host, in plain code: what the graphs are tested against, and where those without a graph run.
 
 use hiresmed_imaging::{Mask, Plane};
 
 use super::kernel::{
     LEVEL_FLOOR, LEVEL_SIDE, LEVEL_SIGMA, PAPER_SIDE, PAPER_SIGMA, RAMP_SIDE, RAMP_SIGMA, SOBEL, gaussian,
 };
-use super::{Blend, Error, poisson};
+use super::{Blend, Error, attenuation, poisson};
 use crate::layer::Layer;
 
 /// The composite of `background` (normalised to [-1, 1]) and `layer`, of the same size.
@@ -21,6 +21,7 @@ pub fn reference(blend: Blend, background: &Plane, layer: &Layer) -> Result<Plan
         Blend::Paper => Ok(paper(background, layer)),
         Blend::Feather => Ok(feather(background, layer)),
         Blend::Poisson => poisson::composite(background, layer),
+        Blend::Attenuation => Ok(attenuation::composite(background, layer)),
     }
 }
 
@@ -44,22 +45,27 @@ fn paper(background: &Plane, layer: &Layer) -> Plane {
     composite
 }
 
-fn feather(background: &Plane, layer: &Layer) -> Plane {
-    let mask = mask_values(&layer.mask);
-    let ramp_window = Window::of(&layer.mask, RAMP_SIDE);
-    let level_window = Window::of(&layer.mask, LEVEL_SIDE);
-    let (ramp, level) = (gaussian(RAMP_SIDE, RAMP_SIGMA), gaussian(LEVEL_SIDE, LEVEL_SIGMA));
-    let mut coverage = vec![0.0; mask.len()];
-    for at in ramp_window.pixels() {
-        coverage[at] = ramp_window.convolve(&mask, at, &ramp);
+/// How much of the lesion there is at each pixel: 1 inside its mask, a ramp over the edge, 0 from three pixels outside on.
+pub(super) fn coverage(mask: &Mask) -> Vec<f32> {
+    let (values, window, ramp) = (mask_values(mask), Window::of(mask, RAMP_SIDE), gaussian(RAMP_SIDE, RAMP_SIGMA));
+    let mut coverage = vec![0.0; values.len()];
+    for at in window.pixels() {
+        coverage[at] = window.convolve(&values, at, &ramp);
     }
+    coverage
+}
+
+fn feather(background: &Plane, layer: &Layer) -> Plane {
+    let (mask, coverage) = (mask_values(&layer.mask), coverage(&layer.mask));
+    let level_window = Window::of(&layer.mask, LEVEL_SIDE);
+    let level = gaussian(LEVEL_SIDE, LEVEL_SIGMA);
     // The ring around the mask, where the lesion's surroundings are known: how far the background is above them there.
     let ring: Vec<f32> = coverage.iter().zip(&mask).map(|(&c, &m)| if c > 0.0 { 1.0 - m } else { 0.0 }).collect();
     let difference: Vec<f32> = (0..mask.len())
         .map(|at| if ring[at] > 0.0 { background.data()[at] - layer.lesion.data()[at] } else { 0.0 })
         .collect();
     let mut composite = background.clone();
-    for at in ramp_window.pixels().filter(|&at| coverage[at] > 0.0) {
+    for at in (0..mask.len()).filter(|&at| coverage[at] > 0.0) {
         let weight = level_window.convolve(&ring, at, &level);
         let offset = level_window.convolve(&difference, at, &level) / weight.max(LEVEL_FLOOR);
         let alpha = coverage[at] * coverage[at] * (3.0 - 2.0 * coverage[at]);

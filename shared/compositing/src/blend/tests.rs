@@ -6,7 +6,7 @@ use hiresmed_inference::{Runtime, SessionOptions};
 use super::*;
 use crate::layer::{Layer, Patch};
 
-const ALL: [Blend; 3] = [Blend::Paper, Blend::Feather, Blend::Poisson];
+const ALL: [Blend; 4] = [Blend::Paper, Blend::Feather, Blend::Poisson, Blend::Attenuation];
 /// One step of 16 bit over [-1, 1].
 const STEP: f32 = 2.0 / 65_535.0;
 
@@ -179,13 +179,41 @@ fn poisson_meets_the_background_at_the_edge_and_repeats_an_equal_lesion() {
 }
 
 #[test]
+fn attenuation_adds_the_same_to_whatever_lies_behind() {
+    let (lung, mut layer) = (lung(112, 96), realistic().1);
+    let added = |background: &Plane| {
+        let composite = reference(Blend::Attenuation, background, &layer).unwrap();
+        composite.data().iter().zip(background.data()).map(|(after, before)| after - before).collect::<Vec<_>>()
+    };
+    let (flat, textured) = (added(&Plane::filled(112, 96, -0.9)), added(&lung));
+    let mut compared = 0;
+    for (at, (flat, textured)) in flat.iter().zip(&textured).enumerate() {
+        // Where neither is limited: the sum of line integrals does not depend on the order of what a ray passes.
+        if lung.data()[at] + flat < 1.0 {
+            assert!((flat - textured).abs() < 1e-6, "pixel {at}: {flat} {textured}");
+            compared += usize::from(*flat > 0.0);
+        }
+    }
+    assert!(compared > 200, "{compared}");
+    // The middle of the largest lesion is 0.45 on surroundings of -0.75.
+    let middle = (30 + 12) * 112 + 20 + 12;
+    assert!((flat[middle] - 1.2).abs() < 0.1, "{}", flat[middle]);
+    // What is darker than its surroundings, a gas bubble, takes nothing away.
+    layer.lesion.data_mut().iter_mut().for_each(|value| *value = -*value);
+    let composite = reference(Blend::Attenuation, &lung, &layer).unwrap();
+    assert!(composite.data().iter().zip(lung.data()).all(|(after, before)| after >= before));
+}
+
+#[test]
 fn a_mask_over_the_whole_image_and_an_empty_one_work() {
     let background = Plane::filled(9, 7, -0.5);
     let lesion = Plane::filled(9, 7, 0.25);
     for blend in ALL {
         let full = Layer::over(lesion.clone(), Mask::from_fn(9, 7, |_, _| true));
         let composite = reference(blend, &background, &full).unwrap();
-        assert!((composite.at(4, 3) - 0.25).abs() < 1e-5, "{blend:?}");
+        // Nothing in an even lesion exceeds anything else.
+        let expected = if blend == Blend::Attenuation { -0.5 } else { 0.25 };
+        assert!((composite.at(4, 3) - expected).abs() < 1e-5, "{blend:?}");
         let empty = Layer::over(lesion.clone(), Mask::empty(9, 7));
         assert_eq!(reference(blend, &background, &empty).unwrap(), background, "{blend:?}");
         assert_eq!(compositor(blend).composite(&background, &empty).unwrap(), background, "{blend:?}");

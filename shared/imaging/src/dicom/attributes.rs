@@ -54,6 +54,10 @@ pub struct Attributes {
     pub spacing: Option<Spacing>,
     /// Whether a Modality LUT Sequence takes the place of slope and intercept.
     pub modality_lut: bool,
+    /// Whether a VOI LUT Sequence takes the place of the window.
+    pub voi_lut: bool,
+    /// VOI LUT Function (0028,1056): `LINEAR` where it is missing.
+    pub voi_function: Option<String>,
 }
 
 impl Attributes {
@@ -98,13 +102,21 @@ impl Attributes {
             window_center: decimals(tags::WINDOW_CENTER, tags::FRAME_VOILUT_SEQUENCE),
             window_width: decimals(tags::WINDOW_WIDTH, tags::FRAME_VOILUT_SEQUENCE),
             spacing,
-            modality_lut: matches!(dataset.get(tags::MODALITY_LUT_SEQUENCE), Some(Value::Items(items)) if !items.is_empty()),
+            modality_lut: has_items(dataset, tags::MODALITY_LUT_SEQUENCE),
+            voi_lut: has_items(dataset, tags::VOILUT_SEQUENCE),
+            voi_function: dataset.text(tags::VOILUT_FUNCTION),
         }
     }
 
     /// Whether stored values are two's complement.
     pub fn signed(&self) -> bool {
         self.pixel_representation == Some(1)
+    }
+
+    /// Whether this is a projection radiograph, whose values have no physical unit: `DX`, `CR`, `RG`, `PX`, `IO` or `MG`.
+    pub fn is_radiograph(&self) -> bool {
+        let radiography = ["DX", "CR", "RG", "PX", "IO", "MG"];
+        self.modality.as_deref().is_some_and(|modality| radiography.contains(&modality))
     }
 
     /// Position along the normal of the image plane, mm; orders the slices of a series. `None` without a geometry.
@@ -147,6 +159,10 @@ impl View {
             Self::Sagittal => "sagittal",
         }
     }
+}
+
+fn has_items(dataset: &Dataset<'_>, tag: dicom_core::Tag) -> bool {
+    matches!(dataset.get(tag), Some(Value::Items(items)) if !items.is_empty())
 }
 
 fn spacing(values: &[f64]) -> Option<Spacing> {

@@ -9,7 +9,7 @@ use super::attributes::Attributes;
 use super::codec::{Codec, Colour, Decoded, Layout, native_frame_bytes};
 use super::dataset::{self, Dataset, Encoding, Value};
 use super::{envelope, frames};
-use crate::{Error, Fault, Plane};
+use crate::{Error, Fault, Plane, Window};
 
 /// Bounds on what a file may cost.
 #[derive(Debug, Clone, Copy)]
@@ -295,6 +295,52 @@ impl DicomImage {
             Some(sum) => raw.iter().map(|&raw| value((sum - self.layout.stored(raw)) as f64)).collect(),
         };
         Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
+    }
+}
+
+impl DicomImage {
+    /// The range of [`to_plane`](Self::to_plane)'s values that the file wants to be shown from black to white: its first window
+    /// (PS3.3 C.11.2.1.2), or else all values that its bits can hold.
+    ///
+    /// # Errors
+    /// [`Fault::Unsupported`] for a VOI LUT without a window and for a VOI LUT function that is not linear,
+    /// [`Fault::Malformed`] for a window without a width.
+    pub fn display_window(&self) -> Result<Window, Error> {
+        self.window().map_err(|fault| Error::new(&self.file, fault))
+    }
+
+    fn window(&self) -> Result<Window, Fault> {
+        let attributes = &self.attributes;
+        let first = |values: &Option<Vec<f64>>| values.as_ref().and_then(|values| values.first().copied());
+        let (slope, intercept) = (attributes.rescale_slope.unwrap_or(1.0), attributes.rescale_intercept.unwrap_or(0.0));
+        let (least, most) = match (self.layout.signed, (1i64 << self.layout.bits_stored) as f64) {
+            (false, count) => (0.0, count - 1.0),
+            (true, count) => (-count / 2.0, count / 2.0 - 1.0),
+        };
+        let function = attributes.voi_function.as_deref().unwrap_or("LINEAR");
+        let (low, high) = match (first(&attributes.window_center), first(&attributes.window_width)) {
+            (Some(_), Some(_)) if !matches!(function, "LINEAR" | "LINEAR_EXACT") => {
+                return Err(Fault::Unsupported(format!("VOI LUT Function (0028,1056) {function}")));
+            }
+            (Some(center), Some(width)) if function == "LINEAR_EXACT" => (center - width / 2.0, center + width / 2.0),
+            // The linear function reaches its ends at half a unit more and less (C.11.2.1.2.1).
+            (Some(center), Some(width)) => (center - 0.5 - (width - 1.0) / 2.0, center - 0.5 + (width - 1.0) / 2.0),
+            _ if attributes.voi_lut => {
+                return Err(Fault::Unsupported("a VOI LUT Sequence (0028,3010) without a window".into()));
+            }
+            _ => (least * slope + intercept, most * slope + intercept),
+        };
+        // Inverted images were mirrored in the range of their stored values.
+        let mirrored = |value: f64| (least + most) * slope + 2.0 * intercept - value;
+        let (low, high) = match self.layout.photometric.as_str() {
+            "MONOCHROME1" => (mirrored(high), mirrored(low)),
+            _ => (low, high),
+        };
+        let window = Window { low: low.min(high) as f32, high: low.max(high) as f32 };
+        if window.low < window.high && window.low.is_finite() && window.high.is_finite() {
+            return Ok(window);
+        }
+        Err(Fault::Malformed(format!("Window Width (0028,1051) leaves a window from {low} to {high}")))
     }
 }
 

@@ -11,6 +11,9 @@ use super::DESCRIPTION_FILE;
 /// Version of `model.json` that this code writes and reads.
 pub const VERSION: u32 = 1;
 
+/// Kinds of image that models can be for; the first where a description does not say.
+const MODALITIES: [&str; 2] = ["ct", "kub"];
+
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -116,6 +119,8 @@ pub struct Draft {
     pub configuration: serde_json::Value,
     /// Intensity window of the images it was trained on.
     pub window: Option<Window>,
+    /// Kind of image that it is for, as requests name it: `ct` or `kub`; `ct` where it is not said.
+    pub modality: Option<String>,
     /// Pixel spacing of the images it was trained on, mm.
     pub spacing_mm: Option<f64>,
     /// What it was trained on.
@@ -140,6 +145,7 @@ impl Draft {
             name: name.to_owned(),
             configuration: serde_json::Value::Null,
             window: None,
+            modality: None,
             spacing_mm: None,
             training_data: Vec::new(),
             scores: BTreeMap::new(),
@@ -167,6 +173,9 @@ pub struct Description {
     /// Intensity window of the images it was trained on.
     #[serde(default)]
     pub window: Option<Window>,
+    /// Kind of image that it is for, as requests name it: `ct` or `kub`; `ct` where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modality: Option<String>,
     /// Pixel spacing of the images it was trained on, mm.
     #[serde(default)]
     pub spacing_mm: Option<f64>,
@@ -208,6 +217,7 @@ impl Description {
             name: draft.name,
             configuration: draft.configuration,
             window: draft.window,
+            modality: draft.modality,
             spacing_mm: draft.spacing_mm,
             training_data: draft.training_data,
             scores: draft.scores,
@@ -228,6 +238,7 @@ impl Description {
             name: other.name,
             configuration: other.configuration,
             window: other.window,
+            modality: other.modality,
             spacing_mm: other.spacing_mm,
             training_data: other.training_data,
             scores: other.scores,
@@ -236,6 +247,11 @@ impl Description {
             parameters: other.parameters,
             graphs: other.graphs,
         }
+    }
+
+    /// The kind of image that this model is for.
+    pub fn modality(&self) -> &str {
+        self.modality.as_deref().unwrap_or(MODALITIES[0])
     }
 
     /// Everything that is wrong with the description by itself, each with its path in `model.json`.
@@ -254,6 +270,9 @@ impl Description {
             && !(window.low.is_finite() && window.high.is_finite() && window.low < window.high)
         {
             faults.push(format!("window is {} to {}; low must be below high", window.low, window.high));
+        }
+        if !MODALITIES.contains(&self.modality()) {
+            faults.push(format!("modality is {:?}; known are {}", self.modality(), MODALITIES.join(", ")));
         }
         if let Some(spacing) = self.spacing_mm.filter(|&spacing| !(spacing.is_finite() && spacing > 0.0)) {
             faults.push(format!("spacing_mm is {spacing}; it must be positive"));
@@ -312,12 +331,22 @@ mod tests {
         let mut draft = Draft::new(Kind::Unet, "a/b", " ");
         draft.window = Some(Window { low: 1.0, high: 1.0 });
         draft.spacing_mm = Some(0.0);
+        draft.modality = Some("us".into());
         draft.scores.insert("dice".into(), f64::NAN);
         draft.graphs.insert("segment".into(), "segment.onnx".into());
         let files = [("../escape".to_owned(), "abc".to_owned())].into();
         let faults = Description::from_draft(draft, files).faults().join("\n");
-        for part in ["name", "licence", "window", "spacing_mm", "scores.dice", "../escape", "64 hex", "graphs.segment"]
-        {
+        for part in [
+            "name",
+            "licence",
+            "window",
+            "modality",
+            "spacing_mm",
+            "scores.dice",
+            "../escape",
+            "64 hex",
+            "graphs.segment",
+        ] {
             assert!(faults.contains(part), "{part} in {faults}");
         }
     }

@@ -43,7 +43,13 @@ fn random(shape: &[i64], seed: u8) -> Vec<f32> {
 }
 
 fn naming() -> Naming {
-    Naming { name: "discs".into(), data: "discs".into(), data_licence: "none".into(), licence: "none".into() }
+    Naming {
+        name: "discs".into(),
+        data: "discs".into(),
+        data_licence: "none".into(),
+        licence: "none".into(),
+        modality: None,
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::sampling::Sampling;
 
 /// The presets' names, smallest first.
-pub const PRESETS: [&str; 4] = ["tiny", "tiny-autoregressive", "ct512", "paper"];
+pub const PRESETS: [&str; 6] = ["tiny", "tiny-autoregressive", "ct512", "ct512-coarse", "kub1024", "paper"];
 
 /// What the transformer learns to predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,8 @@ impl Config {
     ///
     /// `ct512` is over the 128 x 128 tokens of the shipped autoencoder: 16 x 16 positions of 8 x 8 tokens each decide the
     /// anatomy, convolutions among the tokens the texture; attention among all 16,384 tokens would cost four thousand times as
-    /// much. `paper` is the large transformer of VQGAN's authors over the 16 x 16 tokens of the paper's autoencoder.
+    /// much. `ct512-coarse` and `kub1024` are over the 32 x 32 and 64 x 64 tokens of the autoencoders of these names, at as many
+    /// positions: what ships, since tens of images are enough for it. `paper` is the large transformer of VQGAN's authors over the 16 x 16 tokens of the paper's autoencoder.
     pub fn preset(name: &str) -> Option<Self> {
         let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let masked = Self {
@@ -87,6 +88,17 @@ impl Config {
             "tiny" => tiny,
             "tiny-autoregressive" => by_one(tiny),
             "ct512" => masked,
+            "ct512-coarse" => Self { rows: 32, columns: 32, patch: 2, width: 192, layers: 5, heads: 6, ..masked },
+            "kub1024" => Self {
+                rows: 64,
+                columns: 64,
+                patch: 4,
+                width: 192,
+                heads: 6,
+                modalities: texts(&["dx"]),
+                views: texts(&["ap"]),
+                ..masked
+            },
             "paper" => by_one(Self {
                 rows: 16,
                 columns: 16,
@@ -274,6 +286,18 @@ impl Training {
             "tiny" => tiny,
             "tiny-autoregressive" => Self { corrupted: 0.1, ..tiny },
             "ct512" => ct512,
+            "ct512-coarse" => Self { steps: 4_000, batch: 4, learning_rate: 4e-4, ..ct512 },
+            // One patient: what is not varied by hand does not vary.
+            "kub1024" => Self {
+                steps: 1_500,
+                batch: 2,
+                learning_rate: 4e-4,
+                modality: stated("dx"),
+                view: stated("ap"),
+                zoom: 1.2,
+                warp: 0.05,
+                ..ct512
+            },
             // Half of the tokens before a predicted one replaced, top-k 100: as in Esser et al. 2021.
             "paper" => Self {
                 steps: 300_000,

@@ -48,6 +48,7 @@ fn write(folder: &Path, checkpoint: &Weights) -> Package {
         data: "formulas".into(),
         data_licence: "none".into(),
         licence: "MIT".into(),
+        modality: None,
     };
     let product = training::product(checkpoint, &naming).unwrap();
     let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();

@@ -275,6 +275,7 @@ fn a_package_is_sampled_alike_from_one_seed_and_index() {
         data: "discs".to_owned(),
         data_licence: "MIT".to_owned(),
         licence: "MIT".to_owned(),
+        modality: None,
     };
     let product = training::product(&checkpoint, &naming).unwrap();
     let folder = tempfile::tempdir().unwrap();

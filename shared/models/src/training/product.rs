@@ -17,6 +17,8 @@ pub struct Naming {
     pub data_licence: String,
     /// Licence of the weights.
     pub licence: String,
+    /// Kind of image, where it is not `ct`: `kub`.
+    pub modality: Option<String>,
 }
 
 /// The contents of a package: its description, its graphs by file name and the curves of its training. Scores, card and the like are
@@ -29,7 +31,7 @@ pub struct Product {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// The product of a kind of one graph, trained on CT slices: `graph` by its role, of a network with `config` and so many parameters.
+/// The product of a kind of one graph: `graph` by its role, of a network with `config` and so many parameters.
 ///
 /// # Errors
 /// [`Error::Parent`] for a checkpoint that does not name its data; [`Error::Export`].
@@ -78,6 +80,11 @@ pub fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, Error> 
         Some(kind) => Err(Error::Parent(format!("its kind is {kind:?}, of which no package can be made"))),
         None => Err(Error::Parent("it does not name its kind".into())),
     }?;
+    if naming.modality.is_some() {
+        product.draft.modality.clone_from(&naming.modality);
+        let Window { low, high } = Window::RADIOGRAPH;
+        product.draft.window = Some(package::Window { low, high });
+    }
     if let Some(curves) = card::curves(checkpoint)? {
         product.files.push((card::CURVES_FILE.to_owned(), curves.into_bytes()));
     }

@@ -12,7 +12,10 @@ pub(super) fn augment(image: &Tensor, mask: &Tensor, training: &Training, rng: &
     let mut either = |limit: f64| limit * (2.0 * rng.random::<f64>() - 1.0);
     let zoom = training.zoom.powf(either(1.0));
     let angle = either(training.rotation_degrees).to_radians();
-    let (flip_x, flip_y) = (either(1.0).signum(), either(1.0).signum());
+    let (flip_x, flip_y) = match (training.mirror, either(1.0).signum(), either(1.0).signum()) {
+        (true, x, y) => (x, y),
+        (false, ..) => (1.0, 1.0),
+    };
     // The grid spans [-1, 1]: a shift of a share s of the side is 2 s.
     let (shift_x, shift_y) = (either(2.0 * training.shift), either(2.0 * training.shift));
     let (contrast, brightness) = (1.0 + either(training.intensity), either(training.intensity));

@@ -1,5 +1,6 @@
 //! What a danger-zone U-Net is, and how it is trained.
 
+use hiresmed_imaging::Plane;
 use serde::{Deserialize, Serialize};
 
 /// Architecture of a U-Net with one output: the logit of "a lesion may be here".
@@ -72,6 +73,13 @@ pub struct Training {
     pub learning_rate: f64,
     /// Steps of warm-up.
     pub warm_up: u64,
+    /// Grey values of an 8-bit mask that are forbidden, where masks hold labels: every other label is permissible, and so is what has
+    /// none. Without any a mask is permissible where it is brighter than the middle of its range.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forbidden: Vec<u8>,
+    /// Whether images are mirrored at random, along both axes.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub mirror: bool,
     /// Random zoom: from 1 / this to this.
     pub zoom: f64,
     /// Random shift, share of the side, each way.
@@ -92,6 +100,8 @@ impl Default for Training {
             batch: 4,
             learning_rate: 3e-3,
             warm_up: 20,
+            forbidden: Vec::new(),
+            mirror: true,
             zoom: 1.5,
             shift: 0.12,
             rotation_degrees: 15.0,
@@ -103,9 +113,12 @@ impl Default for Training {
 
 impl Training {
     /// Names that [`preset`](Self::preset) knows.
-    pub const PRESETS: [&'static str; 2] = ["tiny", "lung"];
+    pub const PRESETS: [&'static str; 3] = ["tiny", "lung", "kub"];
 
-    /// `tiny` (seconds, for tests) or `lung` (what ships).
+    /// `tiny` (seconds, for tests), `lung` or `kub` (what ships).
+    ///
+    /// The masks of `kub` hold a sum for each pixel: 1 in a kidney, 2 in the bladder, 4 in bone. Bone is forbidden unless a kidney or
+    /// the bladder lies over it in the projection. A radiograph has a top and a left: it is never mirrored.
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "tiny" => Some(Self {
@@ -117,6 +130,9 @@ impl Training {
                 ..Self::default()
             }),
             "lung" => Some(Self::default()),
+            "kub" => {
+                Some(Self { forbidden: vec![4], mirror: false, zoom: 1.25, rotation_degrees: 8.0, ..Self::default() })
+            }
             _ => None,
         }
     }
@@ -140,6 +156,16 @@ impl Training {
         faults
     }
 
+    /// `mask`, normalised to [-1, 1], as -1 where a lesion may not be and 1 where it may.
+    pub(super) fn permissible(&self, mask: &Plane) -> Plane {
+        if self.forbidden.is_empty() {
+            return mask.clone();
+        }
+        let label = |value: f32| ((value + 1.0) * 127.5).round() as u8;
+        let allowed = |&value: &f32| if self.forbidden.contains(&label(value)) { -1.0 } else { 1.0 };
+        Plane::new(mask.width(), mask.height(), mask.data().iter().map(allowed).collect())
+    }
+
     /// Learning rate of `step`.
     pub fn rate(&self, step: u64) -> f64 {
         let warm = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
@@ -160,6 +186,19 @@ mod tests {
         // Up: transposed 8 -> 4, 2 x 2 (128 + 4); 8 -> 4 (288 + 8) and 4 -> 4 (144 + 8). Output: 4 + 1.
         let up = 132 + 296 + 152 + 5;
         assert_eq!(Config { widths: vec![4, 8], side: 32 }.parameters(), down + up);
+    }
+
+    #[test]
+    fn several_labels_become_one_forbidden_region() {
+        let labels = [0u8, 1, 2, 4, 5, 6];
+        let mask = Plane::new(6, 1, labels.map(|label| f32::from(label) / 127.5 - 1.0).to_vec());
+        let permissible = |forbidden: Vec<u8>| Training { forbidden, ..Training::default() }.permissible(&mask);
+        assert_eq!(permissible(vec![4]).data(), [1.0, 1.0, 1.0, -1.0, 1.0, 1.0]);
+        assert_eq!(permissible(vec![0, 4, 6]).data(), [-1.0, 1.0, 1.0, -1.0, 1.0, -1.0]);
+        assert_eq!(permissible(Vec::new()), mask);
+        // Checkpoints of trainings that know neither setting go on.
+        let text = serde_json::to_string(&Training::default()).unwrap();
+        assert!(!text.contains("forbidden") && !text.contains("mirror"), "{text}");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Learner {
         let (mut samples, mut faults) = (Vec::new(), Vec::new());
         for pair in &pairs {
             match pair.read() {
-                Ok((image, mask)) => samples.push((image, mask)),
+                Ok((image, mask)) => samples.push((image, training.permissible(&mask))),
                 Err(cause) => faults.push(cause),
             }
         }

@@ -3,8 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 /// The presets' names, smallest first.
-pub const PRESETS: [&str; 8] =
-    ["tiny", "ct256", "ct512", "ct512-wide", "ct512-residual", "hires", "paper", "paper-residual"];
+pub const PRESETS: [&str; 10] = [
+    "tiny",
+    "ct256",
+    "ct512",
+    "ct512-wide",
+    "ct512-residual",
+    "ct512-coarse",
+    "kub1024",
+    "hires",
+    "paper",
+    "paper-residual",
+];
 
 /// The building block of encoder and decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +62,10 @@ impl Config {
     /// one: a layer at full resolution costs sixteen times what it costs among the tokens, so that there it is 8 wide and
     /// among the tokens 64. `ct512-wide` goes in two steps, with 32 channels in between and 16 at full resolution: 1.8 times
     /// the time for the same fidelity. The presets that end in `-residual` are the baseline: VQGAN's blocks in the same places.
+    ///
+    /// `ct512-coarse` and `kub1024` are for a prior over their tokens: with a stride of 16 a slice has 1,024 tokens, and an image of
+    /// 1024 x 1024 has 4,096, few enough to learn how they hang together from tens of images. What comes back has the anatomy and the
+    /// larger vessels, and no noise.
     pub fn preset(name: &str) -> Option<Self> {
         if let Some(plain) = name.strip_suffix("-residual").filter(|_| PRESETS.contains(&name)) {
             return Some(Self { block: Block::Residual, ..Self::preset(plain)? });
@@ -73,6 +87,8 @@ impl Config {
             "ct256" => base(&[2, 2], &[32, 64], 16, 32, 512),
             "ct512" => base(&[4], &[64], 8, 16, 1024),
             "ct512-wide" => base(&[2, 2], &[32, 64], 16, 32, 1024),
+            "ct512-coarse" => base(&[4, 4], &[48, 96], 12, 16, 1024),
+            "kub1024" => base(&[4, 4], &[32, 64], 8, 16, 1024),
             "hires" => base(&[4, 2, 2], &[64, 128, 256], 32, 64, 1024),
             "paper" => Self { channels: 3, ..base(&[4, 4, 4], &[128, 256, 512], 64, 256, 1024) },
             _ => return None,
@@ -235,8 +251,19 @@ impl Training {
         Some(match name {
             "tiny" => Self { warm_up: 5, ..base(100, 32, 2) },
             "ct256" => base(4_000, 128, 8),
-            "ct512" | "ct512-residual" => Self { crops: ct512_crops(11_600), ..base(12_000, 192, 2) },
-            "ct512-wide" => Self { crops: ct512_crops(4_400), ..base(5_000, 192, 2) },
+            "ct512" | "ct512-residual" => Self { crops: crops(11_600, 384), ..base(12_000, 192, 2) },
+            "ct512-wide" => Self { crops: crops(4_400, 384), ..base(5_000, 192, 2) },
+            "ct512-coarse" => {
+                let base = base(3_000, 192, 2);
+                Self {
+                    loss: LossWeights { adversarial: 0.3, ..base.loss },
+                    crops: crops(2_800, 384),
+                    discriminator_start: Some(1_500),
+                    discriminator_width: 16,
+                    ..base
+                }
+            }
+            "kub1024" => Self { crops: crops(1_700, 512), ..base(1_800, 192, 2) },
             "hires" => base(40_000, 512, 4),
             "paper" | "paper-residual" => Self {
                 loss: LossWeights {
@@ -318,10 +345,10 @@ impl Training {
     }
 }
 
-/// Small crops, and from step `whole` on larger ones, whose statistics are nearer to those of whole slices: normalisations and
+/// Small crops, and from step `large` on those of `size`, whose statistics are nearer to those of whole slices: normalisations and
 /// excitation average over what they are given.
-fn ct512_crops(whole: u64) -> Vec<Crops> {
-    vec![Crops { from_step: 0, size: 192, batch: 2 }, Crops { from_step: whole, size: 384, batch: 1 }]
+fn crops(large: u64, size: usize) -> Vec<Crops> {
+    vec![Crops { from_step: 0, size: 192, batch: 2 }, Crops { from_step: large, size, batch: 1 }]
 }
 
 #[cfg(test)]

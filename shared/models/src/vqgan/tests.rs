@@ -226,6 +226,7 @@ fn autoencoder(folder: &std::path::Path) -> Autoencoder {
         data: "formulas".into(),
         data_licence: "none".into(),
         licence: "MIT".into(),
+        modality: None,
     };
     let product = training::product(&learner.checkpoint().unwrap(), &naming).unwrap();
     let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();

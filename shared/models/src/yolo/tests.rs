@@ -202,6 +202,7 @@ fn a_few_images_are_learned_by_heart_and_their_package_finds_the_lesions() {
         data: "discs".to_owned(),
         data_licence: "none".to_owned(),
         licence: "none".to_owned(),
+        modality: None,
     };
     let made = product(&checkpoint, &naming).unwrap();
     assert_eq!(made.draft.parameters, learner.config().parameters() as u64);

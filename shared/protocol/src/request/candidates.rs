@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Size, default_alias};
+use super::{Modality, Size, default_alias, is_ct};
 use crate::ids::Digest;
 
 /// The likeliest positions of a lesion in an image of the site (paper, equation 16), to pin positions to.
@@ -17,6 +17,9 @@ pub struct Candidates {
     pub version: u32,
     /// The image: its key below `sites/{site}/inputs/`, for example `study-7/0123456789abcdef.dcm`.
     pub input: String,
+    /// What kind of image it is. Default `ct`.
+    #[serde(default, skip_serializing_if = "is_ct")]
+    pub modality: Modality,
     /// SHA-256 that the image must have, in hexadecimal. Default: whatever it has when the request is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = "^[0-9a-fA-F]{64}$"))]
@@ -30,7 +33,8 @@ pub struct Candidates {
     /// How many positions at most: 1 to 200. Default 20.
     #[serde(default = "count")]
     pub count: u32,
-    /// Which models, each by alias or digest. Default: the aliases `default`.
+    /// Which models, each by alias or digest. Default: the aliases `default`, which for `kub` stand for
+    /// `default-kub`.
     #[serde(default)]
     pub models: LocatorNames,
 }

@@ -23,7 +23,8 @@ pub struct Synthesise {
     /// From which all randomness is derived: 0 to 2^53 - 1. Default 0.
     #[serde(default)]
     pub seed: u64,
-    /// What kind of image. Default `ct`.
+    /// What kind of image: `ct`, an axial slice with nodules of the lung, or `kub`, a radiograph of kidneys, ureters and bladder
+    /// with stones. Default `ct`.
     #[serde(default)]
     pub modality: Modality,
     /// The images' size. Default 512 x 512.
@@ -33,7 +34,8 @@ pub struct Synthesise {
     /// site, or a prefix of the store below `sites/{site}/inputs/`. Default `sample`.
     #[serde(default = "sample")]
     pub inputs: String,
-    /// Which models, each by alias or digest. Default: the aliases `default`.
+    /// Which models, each by alias or digest; all of the request's modality. Default: the aliases `default`, which for `kub` stand for
+    /// `default-kub`.
     #[serde(default)]
     pub models: ModelNames,
     /// How many lesions an image has, and how large they are.
@@ -66,13 +68,41 @@ fn sample() -> String {
     "sample".to_owned()
 }
 
-/// Kind of image, by DICOM's name (PS3.3 C.7.3.1.1.1).
+/// Kind of image: modality and part of the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
     /// Computed tomography.
     #[default]
     Ct,
+    /// A radiograph of kidneys, ureters and bladder: modality DX in DICOM.
+    Kub,
+}
+
+impl Modality {
+    /// The name in requests, packages and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ct => "ct",
+            Self::Kub => "kub",
+        }
+    }
+
+    /// DICOM's term for (0008,0060).
+    pub fn dicom_term(self) -> &'static str {
+        match self {
+            Self::Ct => "CT",
+            Self::Kub => "DX",
+        }
+    }
+
+    /// The alias that `default` stands for in a request for this kind of image.
+    pub fn default_alias(self) -> &'static str {
+        match self {
+            Self::Ct => "default",
+            Self::Kub => "default-kub",
+        }
+    }
 }
 
 /// An image's size.
@@ -228,6 +258,8 @@ pub enum Blend {
     Feather,
     /// Gradient domain.
     Poisson,
+    /// For radiographs: what the lesion attenuates is added, and what lies behind it shows through.
+    Attenuation,
 }
 
 /// Where lesions go (paper, equations 14 to 16).

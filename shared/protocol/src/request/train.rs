@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Modality, is_ct};
 use crate::job::Class;
 
 /// A model, trained in rounds on a site's data and registered under a name.
@@ -19,6 +20,9 @@ pub struct Train {
     pub model: TrainedModel,
     /// The network's and the training's configuration by name, for example `ct512`.
     pub preset: String,
+    /// What kind of image it is for. Default `ct`.
+    #[serde(default, skip_serializing_if = "is_ct")]
+    pub modality: Modality,
     /// Where the data lie: folder aliases of the site, or prefixes of the store below `sites/{site}/inputs/`.
     pub data: Vec<String>,
     /// Optimiser steps in all: 1 to 10,000,000.

@@ -19,7 +19,7 @@ use hiresmed_protocol::{
     job::{DataFiles, DataSet, Object, TrainRound},
     keys,
     outcome::{RoundResult, Stage, StageTiming, Success},
-    request::TrainedModel,
+    request::{Modality, TrainedModel},
 };
 
 use crate::{
@@ -189,6 +189,10 @@ fn package(work: &TrainRound, environment: &Environment, checkpoint: &Path) -> R
         data: work.request.data.join(", "),
         data_licence: "the site's own data: not stated".to_owned(),
         licence: "as the training data permit: not stated".to_owned(),
+        modality: match work.request.modality {
+            Modality::Ct => None,
+            other => Some(other.as_str().to_owned()),
+        },
     };
     let mut product = training::product(&weights, &naming).map_err(|error| permanent(error.into()))?;
     let card = training::card(&product.draft, &weights, &product.files);

@@ -38,6 +38,16 @@ impl Builder {
         self
     }
 
+    pub(super) fn empty_sequence(&mut self, tag: Tag) -> &mut Self {
+        self.0.put(DataElement::new(tag, VR::SQ, DataSetSequence::<InMemDicomObject>::empty()));
+        self
+    }
+
+    pub(super) fn sign(&mut self, tag: Tag, value: i16) -> &mut Self {
+        self.0.put(DataElement::new(tag, VR::SS, PrimitiveValue::from(value)));
+        self
+    }
+
     /// A sequence of one code (PS3.3 8.8).
     pub(super) fn code(&mut self, tag: Tag, value: &str, scheme: &str, meaning: &str) -> &mut Self {
         let mut item = Builder::new();

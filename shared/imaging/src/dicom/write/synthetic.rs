@@ -37,7 +37,8 @@ pub struct Synthetic<'a> {
     pub window: Window,
     /// Source of the UIDs.
     pub identity: Identity<'a>,
-    /// DICOM modality. `CT` becomes a CT Image, any other a Secondary Capture of conversion type SYN.
+    /// DICOM modality. `CT` becomes a CT Image, `DX` a Digital X-Ray Image for presentation, any other a Secondary Capture of conversion
+    /// type SYN.
     pub modality: &'a str,
     /// Series description, at most 64 characters: what the object is, for a reader.
     pub description: &'a str,
@@ -86,12 +87,17 @@ impl Synthetic<'_> {
     fn dataset(&self, pixels: &Pixels<'_>) -> Builder {
         let Identity { request, image, object } = self.identity;
         let ct = self.modality == "CT";
-        let class = if ct { uids::CT_IMAGE_STORAGE } else { uids::SECONDARY_CAPTURE_IMAGE_STORAGE };
+        let (class, image_type) = match self.modality {
+            "CT" => (uids::CT_IMAGE_STORAGE, "DERIVED\\SECONDARY\\AXIAL"),
+            // The third value is there, and empty, for a radiograph (C.8.11.3.1.1).
+            "DX" => (uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION, "DERIVED\\SECONDARY\\"),
+            _ => (uids::SECONDARY_CAPTURE_IMAGE_STORAGE, "DERIVED\\SECONDARY"),
+        };
         let anonym = derived_uid(&["patient", request]);
         let id = format!("SYN-{}", &anonym[anonym.len() - 12..]);
         let mut set = Builder::new();
         set.text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192")
-            .text(tags::IMAGE_TYPE, VR::CS, if ct { "DERIVED\\SECONDARY\\AXIAL" } else { "DERIVED\\SECONDARY" })
+            .text(tags::IMAGE_TYPE, VR::CS, image_type)
             .text(tags::SOP_CLASS_UID, VR::UI, class)
             .text(tags::SOP_INSTANCE_UID, VR::UI, &self.sop_instance_uid())
             .text(tags::SYNTHETIC_DATA, VR::CS, "YES")
@@ -120,6 +126,8 @@ impl Synthetic<'_> {
         let spacing = self.plane.spacing.unwrap_or(Spacing::square(1.0));
         if ct {
             self.ct(&mut set, spacing, pixels);
+        } else if self.modality == "DX" {
+            self.radiograph(&mut set, spacing);
         } else {
             set.text(tags::CONVERSION_TYPE, VR::CS, "SYN")
                 .text(tags::PATIENT_ORIENTATION, VR::CS, "")
@@ -153,6 +161,34 @@ impl Synthetic<'_> {
             .axial_plane(spacing, position, None)
             .text(tags::KVP, VR::DS, "")
             .text(tags::ACQUISITION_NUMBER, VR::IS, "");
+    }
+}
+
+impl Synthetic<'_> {
+    /// DX Series, Anatomy Imaged, Image, Detector and Positioning, Acquisition Context (C.8.11.1 to C.8.11.5, C.7.6.14) of an
+    /// antero-posterior view. Brighter is more attenuation; distances are the patient's, as if the detector touched it.
+    fn radiograph(&self, set: &mut Builder, spacing: Spacing) {
+        let mm = [spacing.row_mm, spacing.column_mm];
+        set.text(tags::PRESENTATION_INTENT_TYPE, VR::CS, "FOR PRESENTATION")
+            .text(tags::IMAGE_LATERALITY, VR::CS, "U")
+            .text(tags::PATIENT_ORIENTATION, VR::CS, "L\\F")
+            .text(tags::VIEW_POSITION, VR::CS, "AP")
+            .code(tags::VIEW_CODE_SEQUENCE, "399348003", "SCT", "antero-posterior")
+            .text(tags::POSITIONER_TYPE, VR::CS, "")
+            .text(tags::PIXEL_INTENSITY_RELATIONSHIP, VR::CS, "LOG")
+            .text(tags::PRESENTATION_LUT_SHAPE, VR::CS, "IDENTITY")
+            .text(tags::DETECTOR_TYPE, VR::CS, "")
+            .decimals(tags::IMAGER_PIXEL_SPACING, &mm)
+            .decimals(tags::PIXEL_SPACING, &mm)
+            .text(tags::PIXEL_SPACING_CALIBRATION_TYPE, VR::CS, "GEOMETRY")
+            .text(tags::PIXEL_SPACING_CALIBRATION_DESCRIPTION, VR::LO, "Spacing of the training images");
+        match self.body_part {
+            "ABDOMEN" => set.code(tags::ANATOMIC_REGION_SEQUENCE, "818981001", "SCT", "Abdomen"),
+            "CHEST" => set.code(tags::ANATOMIC_REGION_SEQUENCE, "816094009", "SCT", "Chest"),
+            _ => set.empty_sequence(tags::ANATOMIC_REGION_SEQUENCE),
+        };
+        set.empty_sequence(tags::ACQUISITION_CONTEXT_SEQUENCE);
+        set.sign(tags::PIXEL_INTENSITY_RELATIONSHIP_SIGN, 1);
     }
 }
 
@@ -192,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn stored_values_survive_every_syntax_and_both_objects() {
-        for modality in ["CT", "DX"] {
+    fn stored_values_survive_every_syntax_and_every_object() {
+        for modality in ["CT", "DX", "OT"] {
             for syntax in [Syntax::Explicit, Syntax::Deflated, Syntax::JpegLs] {
                 let bytes = synthetic(&plane(), modality, syntax);
                 let image = from_bytes(&bytes, "memory", ReadOptions::default()).unwrap();
