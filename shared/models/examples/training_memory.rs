@@ -33,9 +33,12 @@ fn main() -> Result<(), Fault> {
         ..training
     };
     let counted = Memory::of_step(&config, &training, crops, 0);
-    let samples = vec![Sample { name: "waves".to_owned(), folder: 0, plane: waves(crops.size) }];
+    // What libtorch itself occupies comes with its first step.
+    let tiny = Config::preset("tiny").ok_or_else(unknown)?;
+    let small = Crops { from_step: 0, size: 32, batch: 1 };
+    learner(tiny, Training { crops: vec![small], ..training.clone() })?.step()?;
     let before = status("VmRSS")?;
-    let mut learner = Learner::new(config, training, Dataset::new(samples, String::new()), 1, None)?;
+    let mut learner = learner(config, training)?;
     let opened = status("VmRSS")?;
     let started = Instant::now();
     learner.step()?;
@@ -46,11 +49,17 @@ fn main() -> Result<(), Fault> {
     }
     println!(
         "{{\"seconds\": {seconds:.2}, \"counted\": {}, \"measured\": {}, \"peak\": {peak}, \"opened\": {}}}",
-        counted.gradients + counted.activations(),
+        counted.at_work(),
         peak - opened,
         opened - before
     );
     Ok(())
+}
+
+fn learner(config: Config, training: Training) -> Result<Learner, Fault> {
+    let side = training.crops.first().map_or(0, |crops| crops.size);
+    let samples = vec![Sample { name: "waves".to_owned(), folder: 0, plane: waves(side) }];
+    Ok(Learner::new(config, training, Dataset::new(samples, String::new()), 1, None)?)
 }
 
 fn waves(side: usize) -> Plane {

@@ -26,9 +26,8 @@ pub struct Memory {
     pub moments: usize,
     /// The running average.
     pub average: usize,
-    /// Gradients of the network's weights.
-    pub gradients: usize,
-    /// What is alive beside them at the peak of each phase of a step, in their order.
+    /// What is alive beside them at the peak of each phase of a step, in their order: activations, and gradients as far as they are
+    /// known.
     pub phases: Vec<(String, usize)>,
 }
 
@@ -36,25 +35,24 @@ impl Memory {
     /// Of a step with `crops`; `perceptual` is what the perceptual term keeps of an image ([`Backbone::bytes`](super::Backbone::bytes)), 0 without the term.
     pub fn of_step(config: &Config, training: &Training, crops: Crops, perceptual: usize) -> Self {
         let counted = Counted::new(config, training.precision, crops);
-        let (network, critics) =
-            (parameters(config), discriminator::parameters(config.channels, training.discriminator_width));
+        let network = counted.parameters();
+        let critics = discriminator::parameters(config.channels, training.discriminator_width);
         Self {
             weights: F32 * (network + critics),
             moments: 2 * F32 * (network + critics),
             average: F32 * network,
-            gradients: F32 * network,
             phases: counted.phases(training, perceptual),
         }
     }
 
-    /// The largest of the phases.
-    pub fn activations(&self) -> usize {
+    /// In the largest of the phases.
+    pub fn at_work(&self) -> usize {
         self.phases.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0)
     }
 
     /// At the step's peak.
     pub fn peak(&self) -> usize {
-        self.weights + self.moments + self.average + self.gradients + self.activations()
+        self.weights + self.moments + self.average + self.at_work()
     }
 }
 
@@ -68,6 +66,8 @@ struct Segment {
     saved: usize,
     /// One layer at its finest.
     layer: usize,
+    /// Trained numbers.
+    parameters: usize,
 }
 
 struct Counted {
@@ -77,6 +77,8 @@ struct Counted {
     /// Bytes of an image.
     image: usize,
     encoder: Vec<Segment>,
+    /// Trained numbers of the codebook.
+    codes: usize,
     decoder: Vec<Segment>,
 }
 
@@ -96,7 +98,18 @@ impl Counted {
             (F32 * (whole + excited) + compute * computed) * width * pixels
         };
         let segment = |name: String, pixels: usize, (input, output): (usize, usize), saved: usize, layer: usize| {
-            Segment { name, pixels, input: F32 * input, output: F32 * output, saved, layer: F32 * layer }
+            Segment { name, pixels, input: F32 * input, output: F32 * output, saved, layer: F32 * layer, parameters: 0 }
+        };
+        let conv = |from: usize, to: usize, kernel: usize| from * to * kernel * kernel + to;
+        let of_block = |width: usize, excited: bool| {
+            let second = match config.block {
+                Block::Hdfb => 2 * width + conv(width, width, 3) + conv(1, width, 5) + conv(width, width, 1),
+                Block::Residual => conv(width, width, 3),
+            };
+            let inner = (width / 4).max(1);
+            let excitation = conv(width, inner, 1) + conv(inner, width, 1);
+            let excited = excited && config.squeeze_excitation;
+            4 * width + conv(width, width, 3) + second + if excited { excitation } else { 0 }
         };
         let (mut pixels, mut from) = (crops.size * crops.size, config.channels);
         let mut encoder = Vec::new();
@@ -105,33 +118,46 @@ impl Counted {
             pixels /= stride * stride;
             let layer = width * pixels;
             let saved = copy(input) + F32 * layer + block(width, pixels, false);
-            encoder.push(segment(format!("encoder stage {index}"), pixels, (input, layer), saved, layer));
+            let parameters = conv(from, width, 2 * stride) + of_block(width, false);
+            let name = format!("encoder stage {index}");
+            encoder.push(Segment { parameters, ..segment(name, pixels, (input, layer), saved, layer) });
             from = width;
         }
         let middle = |name: &str, pixels: usize, width: usize| {
             let (layer, saved) = (width * pixels, block(width, pixels, false));
-            let segment = |index| segment(format!("{name} middle {index}"), pixels, (layer, layer), saved, layer);
+            let segment = |index| Segment {
+                parameters: of_block(width, false),
+                ..segment(format!("{name} middle {index}"), pixels, (layer, layer), saved, layer)
+            };
             (0..config.middle_blocks).map(segment).collect::<Vec<_>>()
         };
-        let codes = config.latent * pixels;
+        let (latent, layer) = (config.latent * pixels, from * pixels);
         encoder.extend(middle("encoder", pixels, from));
-        let layer = from * pixels;
-        encoder.push(segment("encoder end".to_owned(), pixels, (layer, codes), 2 * F32 * layer, layer));
-        let mut decoder = vec![segment("decoder start".to_owned(), pixels, (codes, layer), copy(codes), layer)];
+        let end = segment("encoder end".to_owned(), pixels, (layer, latent), 2 * F32 * layer, layer);
+        encoder.push(Segment { parameters: 2 * from + conv(from, config.latent, 1), ..end });
+        let start = segment("decoder start".to_owned(), pixels, (latent, layer), copy(latent), layer);
+        let mut decoder = vec![Segment { parameters: conv(config.latent, from, 1), ..start }];
         decoder.extend(middle("decoder", pixels, from));
-        for (index, (width, &stride)) in
-            config.decoder_widths().into_iter().zip(config.strides.iter().rev()).enumerate()
-        {
+        let widths = config.decoder_widths().into_iter().zip(config.strides.iter().rev());
+        for (index, (width, &stride)) in widths.enumerate() {
             let input = from * pixels;
             pixels *= stride * stride;
             let layer = width * pixels;
             let saved = copy(input) + F32 * layer + block(width, pixels, true);
-            decoder.push(segment(format!("decoder stage {index}"), pixels, (input, layer), saved, layer));
+            let parameters = conv(from, width, 2 * stride) + conv(from, width, 1) + of_block(width, true);
+            let name = format!("decoder stage {index}");
+            decoder.push(Segment { parameters, ..segment(name, pixels, (input, layer), saved, layer) });
             from = width;
         }
         let (layer, image) = (from * pixels, config.channels * pixels);
-        decoder.push(segment("decoder end".to_owned(), pixels, (layer, image), 2 * F32 * layer, layer));
-        Self { batch: crops.batch, pixels, image: F32 * image, encoder, decoder }
+        let end = segment("decoder end".to_owned(), pixels, (layer, image), 2 * F32 * layer, layer);
+        decoder.push(Segment { parameters: 2 * from + conv(from, config.channels, 3), ..end });
+        let codes = config.codes * config.latent;
+        Self { batch: crops.batch, pixels, image: F32 * image, encoder, codes, decoder }
+    }
+
+    fn parameters(&self) -> usize {
+        self.codes + self.encoder.iter().chain(&self.decoder).map(|segment| segment.parameters).sum::<usize>()
     }
 
     /// Bytes alive at the peak of each phase, beside weights, moments, average and gradients.
@@ -164,7 +190,9 @@ impl Counted {
         if adversarial {
             phases.push(("generator's loss".to_owned(), kept + critics));
         }
+        let mut gradients = F32 * self.codes;
         for (segment, kept) in alive.iter().rev() {
+            gradients += F32 * segment.parameters;
             let bytes = if again {
                 // The gradients at both ends are the batch's, all else is a part's.
                 (segment.output + segment.input) * batch
@@ -172,8 +200,11 @@ impl Counted {
             } else {
                 AT_WORK * segment.layer * batch
             };
-            phases.push((format!("{}, backward", segment.name), kept + bytes));
+            phases.push((format!("{}, backward", segment.name), kept + bytes + gradients));
         }
+        // Of the largest tensor Adam has a clipped gradient, its square, and the change with its divisor.
+        let largest = self.encoder.iter().chain(&self.decoder).map(|segment| segment.parameters).max().unwrap_or(0);
+        phases.push(("optimiser".to_owned(), images + gradients + 4 * F32 * largest));
         if adversarial {
             phases.push(("critics' loss".to_owned(), images + 2 * critics));
         }
@@ -195,33 +226,6 @@ pub(super) fn of_machine() -> Option<usize> {
     Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? * 1024)
 }
 
-/// Trained numbers of an architecture.
-fn parameters(config: &Config) -> usize {
-    let conv = |from: usize, to: usize, kernel: usize| from * to * kernel * kernel + to;
-    let block = |width: usize, excited: bool| {
-        let second = match config.block {
-            Block::Hdfb => 2 * width + conv(width, width, 3) + conv(1, width, 5) + conv(width, width, 1),
-            Block::Residual => conv(width, width, 3),
-        };
-        let inner = (width / 4).max(1);
-        let excitation =
-            if excited && config.squeeze_excitation { conv(width, inner, 1) + conv(inner, width, 1) } else { 0 };
-        4 * width + conv(width, width, 3) + second + excitation
-    };
-    let (mut sum, mut from) = (config.codes * config.latent, config.channels);
-    for (&width, &stride) in config.widths.iter().zip(&config.strides) {
-        sum += conv(from, width, 2 * stride) + block(width, false);
-        from = width;
-    }
-    sum += 2 * config.middle_blocks * block(from, false) + 2 * from + conv(from, config.latent, 1);
-    sum += conv(config.latent, from, 1);
-    for (width, &stride) in config.decoder_widths().into_iter().zip(config.strides.iter().rev()) {
-        sum += conv(from, width, 2 * stride) + conv(from, width, 1) + block(width, true);
-        from = width;
-    }
-    sum + 2 * from + conv(from, config.channels, 3)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,10 +236,12 @@ mod tests {
         for name in PRESETS {
             let config = Config::preset(name).unwrap();
             // Large ones take seconds to draw.
-            if parameters(&config) < 4_000_000 {
+            let expected =
+                Counted::new(&config, Precision::F32, Crops { from_step: 0, size: 64, batch: 1 }).parameters();
+            if expected < 4_000_000 {
                 let network = Network::new(&config, None);
                 let counted: usize = network.trainable().iter().map(|(_, tensor)| tensor.numel()).sum();
-                assert_eq!(parameters(&config), counted, "{name}");
+                assert_eq!(expected, counted, "{name}");
             }
         }
     }

@@ -136,18 +136,22 @@ impl Learner {
         Ok(learner)
     }
 
-    /// What a step needs at most, by the arithmetic, over all crops that are planned.
-    pub fn memory(&self) -> Option<Memory> {
-        let of = |&crops: &Crops| {
-            let perceptual = self.perceptual.as_ref().map_or(0, |features| features.bytes(crops.size));
-            Memory::of_step(&self.config, &self.training, crops, perceptual)
-        };
-        self.training.crops.iter().map(of).max_by_key(Memory::peak)
+    /// What a step of `specification` needs, by the arithmetic, with the crops that need most; known without its data.
+    ///
+    /// # Errors
+    /// Every fault of the specification.
+    pub fn memory(specification: &Specification) -> Result<Option<Memory>, Error> {
+        let (config, mut training) = settings(specification)?;
+        let perceptual = perceptual(specification, &mut training)?;
+        Ok(largest(&config, &training, perceptual.as_ref()))
     }
 
     /// Refuses what cannot end well: on the CPU a step that needs more than the machine has.
     fn fits(&self) -> Result<(), Error> {
-        let (Some(needed), Some(there)) = (self.memory().map(|memory| memory.peak()), memory::of_machine()) else {
+        let (Some(needed), Some(there)) = (
+            largest(&self.config, &self.training, self.perceptual.as_ref()).map(|memory| memory.peak()),
+            memory::of_machine(),
+        ) else {
             return Ok(());
         };
         if self.network.device().is_cuda() || needed <= there {
@@ -328,6 +332,15 @@ impl training::Learner for Learner {
             .extend(self.perceptual.iter().map(|features| ("perceptual".to_owned(), features.name.clone())));
         Ok(weights)
     }
+}
+
+/// The memory of a step with the crops that need most.
+fn largest(config: &Config, training: &Training, perceptual: Option<&Features>) -> Option<Memory> {
+    let of = |&crops: &Crops| {
+        let perceptual = perceptual.map_or(0, |features| features.bytes(crops.size));
+        Memory::of_step(config, training, crops, perceptual)
+    };
+    training.crops.iter().map(of).max_by_key(Memory::peak)
 }
 
 /// Architecture and training of a specification: the preset's, with its `settings` laid over: `{"config": {..},

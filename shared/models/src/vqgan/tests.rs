@@ -181,6 +181,22 @@ fn a_step_that_makes_activations_again_is_the_same_step() {
 }
 
 #[test]
+fn a_step_that_the_machine_cannot_hold_is_refused_before_it_is_made() {
+    tch::set_num_threads(1);
+    let (config, training) = tiny();
+    // 64 images of 32,768 x 32,768 pixels, each of them a plane that is never made.
+    let crops = vec![super::Crops { from_step: 0, size: 1 << 15, batch: 64 }];
+    let none = Dataset::new(Vec::new(), "digest".into());
+    let refused = |checkpointing: bool| {
+        let training = Training { crops: crops.clone(), checkpointing, ..training.clone() };
+        Learner::new(config.clone(), training, none.clone(), 7, None).map(|_| ()).unwrap_err().to_string()
+    };
+    let text = refused(false);
+    assert!(text.contains("GB, and this machine has") && text.contains("set training.checkpointing"), "{text}");
+    assert!(!refused(true).contains("training.checkpointing"), "{}", refused(true));
+}
+
+#[test]
 fn convolutions_in_bf16_are_near_those_in_f32() {
     tch::set_num_threads(1);
     let config = Config::preset("tiny").unwrap();
