@@ -1,6 +1,7 @@
 //! The memory of a training step, measured and held against the arithmetic. A test alone in its process: the peak is the process's.
 
 #![cfg(all(feature = "training", target_os = "linux"))]
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use hiresmed_imaging::Plane;
 use hiresmed_models::{
