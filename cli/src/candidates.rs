@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use hiresmed_coordinator::models::resolve;
 use hiresmed_imaging::{Spacing, files::write_atomically, raster};
-use hiresmed_protocol::outcome::FoundCandidates;
+use hiresmed_protocol::{outcome::FoundCandidates, request::Location};
 use hiresmed_worker::pipeline::{
-    Locator,
+    LocationModels, Locator,
     candidates::{SPACING_MM, read, usable_spacing},
 };
 use serde::Serialize;
@@ -33,9 +33,15 @@ pub struct Arguments {
     /// The model of permissible regions, by alias or digest
     #[arg(long, default_value = "default", value_name = "NAME")]
     unet: String,
+    /// What proposes candidates: the spatial prior (density), a lesion detector, or both, whose maps are multiplied
+    #[arg(long, default_value = "density", value_name = "WHAT", value_parser = location)]
+    location: Location,
     /// The spatial prior, by alias or digest
     #[arg(long, default_value = "default", value_name = "NAME")]
     density: String,
+    /// The lesion detector, by alias or digest
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    yolo: String,
     /// Write the whole map as a PNG: brighter is likelier, 0 is not allowed
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
@@ -51,6 +57,11 @@ struct Answer {
     background: String,
     #[serde(flatten)]
     found: FoundCandidates,
+}
+
+fn location(text: &str) -> Result<Location, String> {
+    // As requests say it.
+    serde_json::from_value(text.into()).map_err(|_| format!("{text:?} is none of density, detector, both"))
 }
 
 /// Runs the command.
@@ -77,9 +88,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     let fleet = arguments.state.open()?;
     let model = |kind, name: &str| fleet.wait(resolve(fleet.ledger(), kind, kind, name));
-    let (unet, density) = (model("unet", &arguments.unet)?, model("density", &arguments.density)?);
+    let unet = model("unet", &arguments.unet)?;
+    let wanted = |other, kind, name: &str| (arguments.location != other).then(|| model(kind, name)).transpose();
+    let models = LocationModels {
+        density: wanted(Location::Detector, "density", &arguments.density)?,
+        yolo: wanted(Location::Density, "yolo", &arguments.yolo)?,
+    };
     let environment = fleet.environment();
-    let (found, candidates) = Locator::open(&environment, &unet, &density)?
+    let (found, candidates) = Locator::open(&environment, &unet, arguments.location, models)?
         .candidates(&plane, spacing, arguments.diameter_mm, arguments.count)
         .map_err(|error| failure::refused(anyhow!(error).context(name.clone())))?;
     if let Some(png) = &arguments.png {

@@ -78,7 +78,12 @@ impl Pipeline {
                 Ok(Autoencoder::open(package, &loader.runtime, &loader.large)?)
             })?,
             lesions,
-            locator: Locator::load(&loader, models, request.placement.location)?,
+            locator: Locator::load(
+                &loader,
+                &models.unet,
+                request.placement.location,
+                LocationModels { density: models.density, yolo: models.yolo },
+            )?,
             compositor: environment
                 .residents
                 .get_or_load(&format!("blend {blend:?} {}", loader.large.lanes), || {
@@ -124,6 +129,15 @@ pub struct Locator {
     pub(super) location: LocationModel,
 }
 
+/// What a location may need, by digest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LocationModels {
+    /// The spatial prior.
+    pub density: Option<Digest>,
+    /// The lesion detector.
+    pub yolo: Option<Digest>,
+}
+
 /// What proposes candidates C_loc (equation 14).
 pub(super) enum LocationModel {
     Density(Arc<Prior>),
@@ -133,20 +147,20 @@ pub(super) enum LocationModel {
 }
 
 impl Locator {
-    /// Opens the model of permissible regions `unet` and the spatial prior `density`.
+    /// Opens the model of permissible regions `unet`, and those of `models` that `location` wants.
     ///
     /// # Errors
-    /// As [`Pipeline::open`].
-    pub fn open(environment: &Environment, unet: &Digest, density: &Digest) -> Result<Self, Failure> {
-        let loader = Loader::new(environment, 1)?;
-        Ok(Self {
-            danger_zones: loader.danger_zones(unet)?,
-            location: LocationModel::Density(loader.density(density)?),
-        })
+    /// As [`Pipeline::open`], and where `models` lacks one of them.
+    pub fn open(
+        environment: &Environment,
+        unet: &Digest,
+        location: Location,
+        models: LocationModels,
+    ) -> Result<Self, Failure> {
+        Self::load(&Loader::new(environment, 1)?, unet, location, models)
     }
 
-    /// Opens those of a plan's models that `location` wants.
-    fn load(loader: &Loader<'_>, models: &Models, location: Location) -> Result<Self, Failure> {
+    fn load(loader: &Loader<'_>, unet: &Digest, location: Location, models: LocationModels) -> Result<Self, Failure> {
         let density = || loader.density(&named(models.density, "spatial prior", "density")?);
         let detector = || loader.detector(&named(models.yolo, "lesion detector", "yolo")?);
         let location = match location {
@@ -154,7 +168,7 @@ impl Locator {
             Location::Detector => LocationModel::Detector(detector()?),
             Location::Both => LocationModel::Both(density()?, detector()?),
         };
-        Ok(Self { danger_zones: loader.danger_zones(&models.unet)?, location })
+        Ok(Self { danger_zones: loader.danger_zones(unet)?, location })
     }
 }
 
