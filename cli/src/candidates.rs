@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use hiresmed_coordinator::models::resolve_locator;
+use hiresmed_coordinator::models::resolve_for;
 use hiresmed_imaging::{Spacing, files::write_atomically, raster};
-use hiresmed_protocol::{outcome::FoundCandidates, request::LocatorNames};
+use hiresmed_protocol::{outcome::FoundCandidates, request::Location};
 use hiresmed_worker::pipeline::{
-    Locator,
+    LocationModels, Locator,
     candidates::{SPACING_MM, read, usable_spacing},
 };
 use serde::Serialize;
@@ -38,9 +38,15 @@ pub struct Arguments {
     /// The model of permissible regions, by alias or digest
     #[arg(long, default_value = "default", value_name = "NAME")]
     unet: String,
+    /// What proposes candidates: the spatial prior (density), a lesion detector, or both, whose maps are multiplied
+    #[arg(long, default_value = "density", value_name = "WHAT", value_parser = location)]
+    location: Location,
     /// The spatial prior, by alias or digest
     #[arg(long, default_value = "default", value_name = "NAME")]
     density: String,
+    /// The lesion detector, by alias or digest
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    yolo: String,
     /// Write the whole map as a PNG: brighter is likelier, 0 is not allowed
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
@@ -56,6 +62,11 @@ struct Answer {
     background: String,
     #[serde(flatten)]
     found: FoundCandidates,
+}
+
+fn location(text: &str) -> Result<Location, String> {
+    // As requests say it.
+    serde_json::from_value(text.into()).map_err(|_| format!("{text:?} is none of density, detector, both"))
 }
 
 /// Runs the command.
@@ -81,10 +92,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let spacing = usable_spacing(&plane, &name, "give --spacing-mm").map_err(failure::refused)?;
 
     let fleet = arguments.state.open()?;
-    let names = LocatorNames { unet: arguments.unet.clone(), density: arguments.density.clone() };
-    let (unet, density) = fleet.wait(resolve_locator(fleet.ledger(), &names, modality))?;
+    let model = |kind, name: &str| fleet.wait(resolve_for(fleet.ledger(), kind, kind, name, modality));
+    let unet = model("unet", &arguments.unet)?;
+    let wanted = |other, kind, name: &str| (arguments.location != other).then(|| model(kind, name)).transpose();
+    let models = LocationModels {
+        density: wanted(Location::Detector, "density", &arguments.density)?,
+        yolo: wanted(Location::Density, "yolo", &arguments.yolo)?,
+    };
     let environment = fleet.environment();
-    let (found, candidates) = Locator::open(&environment, &unet, &density, modality)?
+    let (found, candidates) = Locator::open(&environment, &unet, arguments.location, models, modality)?
         .candidates(&plane, spacing, arguments.diameter_mm, arguments.count)
         .map_err(|error| failure::refused(anyhow!(error).context(name.clone())))?;
     if let Some(png) = &arguments.png {

@@ -113,7 +113,7 @@ impl Said {
 ///
 /// # Errors
 /// As [`resolve`], and [`Error::OtherModality`] for a model of another one.
-async fn resolve_for(
+pub async fn resolve_for(
     ledger: &Ledger,
     path: &str,
     kind: &'static str,

@@ -36,7 +36,7 @@ enum Command {
     Unet(Training),
     /// The tokens of an autoencoder, to sample backgrounds; on slices
     Prior(Training),
-    /// The detector of lesions, on slices with boxes: NAME.txt beside them, or in `labels` beside `images`, or in a COCO list
+    /// The detector of lesions, on slices with boxes: NAME.txt beside them, or in `labels` beside `images`, or in a COCO list or a table (CSV)
     Yolo(Training),
     /// Whole slices by denoising diffusion, a baseline
     Ddpm(Training),

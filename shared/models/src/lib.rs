@@ -18,4 +18,6 @@ pub mod weights;
 pub mod yolo;
 
 #[cfg(feature = "training")]
+mod geometry;
+#[cfg(feature = "training")]
 pub mod training;

@@ -94,6 +94,26 @@ async fn a_worker_finds_what_the_command_finds_and_it_can_be_pinned() {
     }
 }
 
+#[test]
+fn a_detector_proposes_candidates_and_is_named() {
+    let bench = Bench::new();
+    let likeliest = |more: &[&str]| {
+        let (code, out, errors) = shown(&bench, &slice(8), more);
+        assert_eq!(code, Some(0), "{errors}");
+        let found: Value = serde_json::from_str(&out).unwrap();
+        (found["allowed_px"].clone(), found["candidates"][0].clone())
+    };
+    // It knows kidneys, and what it proposes in a lung means nothing; but it is asked, and where a lesion is allowed stays the same.
+    let named = ["--yolo", "kidney-stones", "--location"];
+    let prior = likeliest(&[]);
+    let detector = likeliest(&[&named[..], &["detector"]].concat());
+    let both = likeliest(&[&named[..], &["both"]].concat());
+    assert_eq!((&prior.0, &prior.0), (&detector.0, &both.0));
+    assert!(prior.1 != detector.1 && detector.1 != both.1, "{prior:?} {detector:?} {both:?}");
+    let (code, _, errors) = shown(&bench, &slice(8), &["--location", "detector"]);
+    assert!(code != Some(0) && errors.contains("there is no yolo model `default`"), "{errors}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_room_for_a_lesion_is_refused_with_the_reason() {
     let bench = Bench::new();

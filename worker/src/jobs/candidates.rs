@@ -3,18 +3,20 @@
 use hiresmed_protocol::{
     job::FindCandidates,
     outcome::{Stage, Success},
+    request::Location,
 };
 
 use super::{Context, Failure, Run};
 use crate::{
     environment::Environment,
-    pipeline::{Clock, Locator, candidates, fetch},
+    pipeline::{Clock, LocationModels, Locator, candidates, fetch},
 };
 
 impl Run for FindCandidates {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
         context.check()?;
-        let locator = Locator::open(environment, &self.unet, &self.density, self.request.modality)?;
+        let models = LocationModels { density: Some(self.density), yolo: None };
+        let locator = Locator::open(environment, &self.unet, Location::Density, models, self.request.modality)?;
         let (request, mut clock) = (&self.request, Clock::default());
         context.progress(Stage::Inputs, 0, 1);
         let (plane, spacing) = clock.time(Stage::Inputs, || {

@@ -23,7 +23,7 @@ pub use self::{
     composite::Composite,
     inputs::{Source, decode, fetch},
     lesions::Sampled,
-    models::{Locator, Pipeline},
+    models::{LocationModels, Locator, Pipeline},
     outputs::Encoded,
     placement::{Anatomy, Placed},
     scene::{Scene, Scenes},

@@ -79,7 +79,13 @@ impl Pipeline {
                 Ok(Autoencoder::open(package, &loader.runtime, &loader.large)?)
             })?,
             lesions,
-            locator: Locator::load(&loader, models, request)?,
+            locator: Locator::load(
+                &loader,
+                &models.unet,
+                request.placement.location,
+                LocationModels { density: models.density, yolo: models.yolo },
+                request.modality,
+            )?,
             compositor: environment
                 .residents
                 .get_or_load(&format!("blend {blend:?} {}", loader.large.lanes), || {
@@ -126,6 +132,15 @@ pub struct Locator {
     pub(super) modality: Modality,
 }
 
+/// What a location may need, by digest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LocationModels {
+    /// The spatial prior.
+    pub density: Option<Digest>,
+    /// The lesion detector.
+    pub yolo: Option<Digest>,
+}
+
 /// What proposes candidates C_loc (equation 14).
 pub(super) enum LocationModel {
     Density(Arc<Prior>),
@@ -135,34 +150,35 @@ pub(super) enum LocationModel {
 }
 
 impl Locator {
-    /// Opens the model of permissible regions `unet` and the spatial prior `density`, both for images of `modality`.
+    /// Opens the model of permissible regions `unet`, and those of `models` that `location` wants; all are for images of `modality`.
     ///
     /// # Errors
-    /// As [`Pipeline::open`].
+    /// As [`Pipeline::open`], and where `models` lacks one of them.
     pub fn open(
         environment: &Environment,
         unet: &Digest,
-        density: &Digest,
+        location: Location,
+        models: LocationModels,
         modality: Modality,
     ) -> Result<Self, Failure> {
-        let loader = Loader::new(environment, 1)?;
-        Ok(Self {
-            danger_zones: loader.danger_zones(unet)?,
-            location: LocationModel::Density(loader.density(density)?),
-            modality,
-        })
+        Self::load(&Loader::new(environment, 1)?, unet, location, models, modality)
     }
 
-    /// Opens those of a plan's models that the request wants.
-    fn load(loader: &Loader<'_>, models: &Models, request: &Synthesise) -> Result<Self, Failure> {
+    fn load(
+        loader: &Loader<'_>,
+        unet: &Digest,
+        location: Location,
+        models: LocationModels,
+        modality: Modality,
+    ) -> Result<Self, Failure> {
         let density = || loader.density(&named(models.density, "spatial prior", "density")?);
         let detector = || loader.detector(&named(models.yolo, "lesion detector", "yolo")?);
-        let location = match request.placement.location {
+        let location = match location {
             Location::Density => LocationModel::Density(density()?),
             Location::Detector => LocationModel::Detector(detector()?),
             Location::Both => LocationModel::Both(density()?, detector()?),
         };
-        Ok(Self { danger_zones: loader.danger_zones(&models.unet)?, location, modality: request.modality })
+        Ok(Self { danger_zones: loader.danger_zones(unet)?, location, modality })
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use hiresmed_models::training::{self, Budget, Ending, Flow, Kind, Specification};
+use hiresmed_models::{
+    training::{self, Budget, Ending, Flow, Kind, Specification},
+    vqgan,
+};
 
 /// Steps between two lines of the log.
 const LOG_EVERY: u64 = 50;
@@ -92,6 +95,11 @@ pub fn run(options: RunOptions, stop: &AtomicBool) -> anyhow::Result<()> {
         perceptual: options.perceptual,
         settings,
     };
+    if specification.kind == Kind::Vqgan
+        && let Some(memory) = vqgan::Learner::memory(&specification)?
+    {
+        tracing::info!("a step needs about {:.1} GB, by the shapes of its tensors", memory.peak() as f64 / 1e9);
+    }
     let budget = Budget { steps: None, duration: Some(Duration::from_secs(options.round_seconds)) };
     let mut means: BTreeMap<&'static str, f64> = BTreeMap::new();
     let (mut steps, mut seconds) = (0u64, 0.0);

@@ -1,15 +1,13 @@
 //! Data folders of images with boxes around lesions: YOLO label files beside the images, or COCO lists.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use hiresmed_imaging::{Plane, Window, labels, series};
-use serde::Deserialize;
-
+use super::lists::{ListedBox, Lists};
 use super::{Image, Region, images, shown, size, slices};
+use hiresmed_imaging::{Plane, Window, labels, series};
 
 /// Pixels by which a box may reach over the image's edge: what rounding makes.
 const TOLERANCE_PX: f64 = 1.0;
@@ -36,15 +34,15 @@ pub struct Boxed {
 enum Boxes {
     /// In a YOLO label file.
     File(PathBuf),
-    /// In a COCO list: class and left, top, width, height in pixels.
-    Listed(Vec<(usize, [f64; 4])>),
+    /// In a list.
+    Listed(Vec<ListedBox>),
 }
 
 impl Boxed {
     /// The images of `folders` and below them with their boxes, by folder and path, except those that `hold_out` names.
     ///
-    /// A file `*.json` with `images` and `annotations` is a COCO list: an image that it names has the boxes that it gives, and
-    /// may have none. The boxes of any other image stand in `NAME.txt` beside it, or in the folder `labels` beside the folder
+    /// A file `*.json` with `images` and `annotations` is a COCO list, a file `*.csv` with the columns `file`, `xmin`, `ymin`, `xmax` and
+    /// `ymax` a table of boxes: an image that one names has the boxes that it gives, and may have none. The boxes of any other image stand in `NAME.txt` beside it, or in the folder `labels` beside the folder
     /// `images` that it lies in; a file without a line says that there is no lesion.
     ///
     /// # Errors
@@ -62,6 +60,10 @@ impl Boxed {
                 }
             }
         }
+        // Without its list every image would seem to have no labels.
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         let mut found = Vec::new();
         for image in images {
             let listed = lists.get(image.folder).and_then(|list| list.of(&image.path));
@@ -69,7 +71,8 @@ impl Boxed {
             match boxes.or_else(|| label_file(&image.path).map(Boxes::File)) {
                 Some(boxes) => found.push(Self { image, boxes }),
                 None => faults.push(format!(
-                    "{} has no labels: write NAME.txt beside it (or in `labels` beside `images`), empty where there is no lesion",
+                    "{} has no labels: write NAME.txt beside it (or in `labels` beside `images`), empty where there is no lesion, or \
+                     name it in the list of boxes",
                     image.shown()
                 )),
             }
@@ -181,118 +184,6 @@ fn label_file(image: &Path) -> Option<PathBuf> {
     Some(folder.with_file_name("labels").join(inner)).filter(|path| path.is_file())
 }
 
-/// The COCO lists of a data folder.
-#[derive(Debug, Default)]
-struct Lists {
-    by_path: BTreeMap<PathBuf, Vec<(usize, [f64; 4])>>,
-    /// For a list that lies elsewhere than its images; a name that occurs twice stands for none.
-    by_name: BTreeMap<String, Option<PathBuf>>,
-}
-
-#[derive(Deserialize)]
-struct Coco {
-    images: Vec<CocoImage>,
-    annotations: Vec<CocoBox>,
-    #[serde(default)]
-    categories: Vec<CocoCategory>,
-}
-
-#[derive(Deserialize)]
-struct CocoImage {
-    id: u64,
-    file_name: String,
-}
-
-#[derive(Deserialize)]
-struct CocoBox {
-    image_id: u64,
-    category_id: u64,
-    bbox: [f64; 4],
-}
-
-#[derive(Deserialize)]
-struct CocoCategory {
-    id: u64,
-}
-
-impl Lists {
-    fn read(root: &Path) -> Result<Self, Vec<String>> {
-        let (mut lists, mut faults) = (Self::default(), Vec::new());
-        for path in json_files(root).map_err(|error| vec![format!("{}: {error}", root.display())])? {
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    faults.push(format!("{}: {error}", shown(root, &path)));
-                    continue;
-                }
-            };
-            // Any other JSON beside the images is none of our business.
-            let is_list = serde_json::from_slice::<serde_json::Value>(&bytes)
-                .is_ok_and(|value| value["images"].is_array() && value["annotations"].is_array());
-            if is_list {
-                match serde_json::from_slice(&bytes) {
-                    Ok(coco) => faults.extend(lists.add(root, &path, coco)),
-                    Err(error) => faults.push(format!("{}: not a COCO list of boxes: {error}", shown(root, &path))),
-                }
-            }
-        }
-        if faults.is_empty() { Ok(lists) } else { Err(faults) }
-    }
-
-    /// Takes a list in; a sentence for every box of an image or a category that it does not have.
-    fn add(&mut self, root: &Path, path: &Path, coco: Coco) -> Vec<String> {
-        let mut faults = Vec::new();
-        let categories: BTreeSet<u64> = coco.categories.iter().map(|category| category.id).collect();
-        let classes: BTreeMap<u64, usize> = categories.into_iter().enumerate().map(|(class, id)| (id, class)).collect();
-        let folder = path.parent().unwrap_or(root);
-        let mut of_id: BTreeMap<u64, PathBuf> = BTreeMap::new();
-        for image in coco.images {
-            let path = folder.join(&image.file_name);
-            let name = Path::new(&image.file_name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-            self.by_name.entry(name).and_modify(|known| *known = None).or_insert_with(|| Some(path.clone()));
-            self.by_path.entry(path.clone()).or_default();
-            of_id.insert(image.id, path);
-        }
-        for (at, found) in coco.annotations.into_iter().enumerate() {
-            let boxes = of_id.get(&found.image_id).and_then(|path| self.by_path.get_mut(path));
-            match (boxes, classes.get(&found.category_id)) {
-                (Some(boxes), Some(&class)) => boxes.push((class, found.bbox)),
-                _ => faults.push(format!(
-                    "{}: annotation {} names image {} and category {}, which it does not list both",
-                    shown(root, path),
-                    at + 1,
-                    found.image_id,
-                    found.category_id
-                )),
-            }
-        }
-        faults
-    }
-
-    fn of(&self, image: &Path) -> Option<&Vec<(usize, [f64; 4])>> {
-        let name = image.file_name()?.to_string_lossy().into_owned();
-        self.by_path.get(image).or_else(|| self.by_path.get(self.by_name.get(&name)?.as_ref()?))
-    }
-}
-
-fn json_files(root: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let (mut found, mut open) = (Vec::new(), vec![root.to_path_buf()]);
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            // Links to folders are not followed: they may run in circles.
-            if entry.file_type()?.is_dir() && !hidden {
-                open.push(entry.path());
-            } else if !hidden && entry.path().extension().is_some_and(|extension| extension == "json") {
-                found.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,6 +247,32 @@ mod tests {
         let wrong = coco.to_string().replace("\"image_id\":9", "\"image_id\":4");
         fs::write(root.join("annotations.coco.json"), wrong).unwrap();
         assert!(find(&root, &[]).unwrap_err()[0].contains("annotation 2 names image 4"));
+    }
+
+    #[test]
+    fn a_table_says_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = set(folder.path());
+        fs::remove_dir_all(root.join("labels")).unwrap();
+        let table = "file,z_mm,class,xmin,ymin,xmax,ymax\n\"images/exam1_0.png\",-2.5,nodule,18,8,22,12\n\
+                     images/exam1_0.png,-2.5,mass,0,0,2,2\nexam1_1.png,,,,,,\nexam2_0.png,1,nodule,1,2,3,4\n";
+        fs::write(root.join("boxes.csv"), table).unwrap();
+        fs::write(root.join("notes.csv"), "exam,age\n1,60\n").unwrap();
+        let found = find(&root, &[]).unwrap();
+        let read: Vec<_> = found.iter().map(|image| image.read(Window::LUNG_CT, 2).unwrap().1).collect();
+        assert_eq!(read.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0, 1]);
+        // Classes in the order of their names.
+        let region = Region { left: 18.0, top: 8.0, right: 22.0, bottom: 12.0 };
+        assert_eq!(read[0][0], Label { class: 1, region });
+        assert_eq!(read[0][1].class, 0);
+        // An image that the table does not name may have lesions or none: who knows says so.
+        fs::write(root.join("boxes.csv"), table.replace("exam1_1.png,,,,,,\n", "")).unwrap();
+        assert!(find(&root, &[]).unwrap_err()[0].starts_with("set/images/exam1_1.png has no labels"));
+        fs::write(root.join("boxes.csv"), table.replace(",1,2,3,4", ",1,x,3,4").replace(",22,12", ",22")).unwrap();
+        let faults = find(&root, &[]).unwrap_err();
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("set/boxes.csv: line 2 has 6 fields, and the first line has 7"), "{faults:?}");
+        assert!(faults[1].contains("set/boxes.csv: line 5: ymin is \"x\""), "{faults:?}");
     }
 
     #[test]

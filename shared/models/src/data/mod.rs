@@ -4,6 +4,7 @@
 mod boxes;
 mod hold_out;
 mod images;
+mod lists;
 mod pairs;
 mod region;
 mod square;

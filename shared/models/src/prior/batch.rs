@@ -6,10 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::{config::Training, data::scale};
-use crate::noise;
-
-/// Cells along a side of the grid whose corners a warp displaces.
-const WARP_CELLS: i64 = 4;
+use crate::geometry::{Geometry, Limits};
 
 /// `plane` (any size, in [-1, 1]) brought to `side` (columns, rows): whole, centred, its proportions kept, surrounded by air.
 /// With a generator under a random zoom, shift, rotation and smooth warp. Never mirrored: the heart lies on the left.
@@ -17,37 +14,14 @@ pub(super) fn view(plane: &Plane, side: (usize, usize), training: &Training, rng
     if rng.is_none() && (plane.width(), plane.height()) == side {
         return plane.clone();
     }
-    let (columns, rows) = (side.0 as i64, side.1 as i64);
-    let scale = scale(plane, side);
-    let (mut zoom, mut angle, mut shift, mut warp) = (1.0, 0.0f64, (0.0, 0.0), None);
-    if let Some(rng) = rng {
-        let mut either = |limit: f64| limit * (2.0 * rng.random::<f64>() - 1.0);
-        zoom = training.zoom.powf(either(1.0));
-        angle = either(training.rotation_degrees).to_radians();
-        // The grid spans [-1, 1]: a shift of a share s of the side is 2 s.
-        shift = (either(2.0 * training.shift), either(2.0 * training.shift));
-        if training.warp > 0.0 {
-            let corners = WARP_CELLS + 1;
-            let values = noise::normal(rng, (2 * corners * corners) as usize);
-            let coarse = Tensor::from_slice(&values).reshape([1, 2, corners, corners]) * training.warp;
-            warp = Some(coarse.upsample_bicubic2d([rows, columns], true, None, None).permute([0, 2, 3, 1]));
-        }
-    }
-    let (sine, cosine) = (scale * angle.sin() / zoom, scale * angle.cos() / zoom);
-    // From a place in the map to a place in the source, both in halves of their own sides.
-    let (x, y) = (side.0 as f64 / plane.width() as f64, side.1 as f64 / plane.height() as f64);
-    let (x_by_y, y_by_x) = (side.1 as f64 / plane.width() as f64, side.0 as f64 / plane.height() as f64);
-    let affine = [cosine * x, -sine * x_by_y, shift.0, sine * y_by_x, cosine * y, shift.1].map(|value| value as f32);
-    let affine = Tensor::from_slice(&affine).reshape([1, 2, 3]);
-    let mut grid = Tensor::affine_grid_generator(&affine, [1, 1, rows, columns], false);
-    if let Some(warp) = warp {
-        grid += warp;
-    }
-    let source = Tensor::from_slice(plane.data()).reshape([1, 1, plane.height() as i64, plane.width() as i64]);
-    // Bicubic (2), zeros outside (0): shifted by one, zero is air.
-    let image = ((source + 1.0).grid_sampler(&grid, 2, 0, false) - 1.0).clamp(-1.0, 1.0);
-    let data = Vec::<f32>::try_from(&image.contiguous().reshape([-1])).unwrap_or_default();
-    Plane::new(side.0, side.1, data)
+    let limits = Limits {
+        zoom: training.zoom,
+        shift: training.shift,
+        rotation_degrees: training.rotation_degrees,
+        warp: training.warp,
+    };
+    let geometry = rng.map_or_else(Geometry::none, |rng| Geometry::draw(limits, rng));
+    geometry.view(plane, side, scale(plane, side), (0.0, 0.0))
 }
 
 /// Hidden places (true) of a map of `count` tokens: at random, of a random share whose arc cosine is uniform, at least one

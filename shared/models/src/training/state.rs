@@ -85,12 +85,4 @@ impl Randomness {
     pub fn generator(self, step: u64, purpose: &str) -> ChaCha8Rng {
         ChaCha8Rng::from_seed(self.key(step, purpose))
     }
-
-    /// Seeds libtorch's own generator for `purpose` in `step` (initialisation, noise, dropped paths).
-    pub fn seed_torch(self, step: u64, purpose: &str) {
-        let key = self.key(step, purpose);
-        let mut seed = [0u8; 8];
-        seed.copy_from_slice(&key[..8]);
-        tch::manual_seed(i64::from_le_bytes(seed));
-    }
 }

@@ -1,12 +1,16 @@
-//! Layers and blocks of encoder and decoder in libtorch. Tensors are NCHW, f32.
+//! Layers and blocks of encoder and decoder in libtorch. Tensors are NCHW, f32, or bf16 between convolutions that compute in it.
 
-use tch::{Tensor, nn};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor, nn};
 
 use super::config::{Block, Config};
+use crate::{noise, training::Randomness};
 
-/// A 2-D convolution with a bias.
+/// A 2-D convolution with a bias. Its weights are f32; it computes, and gives, what it is told to.
 #[derive(Debug)]
 pub(crate) struct Convolution {
+    compute: Kind,
     weight: Tensor,
     bias: Tensor,
     stride: i64,
@@ -14,18 +18,51 @@ pub(crate) struct Convolution {
     groups: i64,
 }
 
-/// How convolutions are initialised.
+/// How convolutions are initialised, and in what they compute.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Initialisation(pub Option<f64>);
+pub(crate) struct Initialisation {
+    /// Standard deviation of N(0, σ); Kaiming's uniform without.
+    pub deviation: Option<f64>,
+    /// [`Kind::Float`] or [`Kind::BFloat16`].
+    pub compute: Kind,
+    /// Each variable's numbers follow from it and the variable's name.
+    pub seed: u64,
+}
+
+impl Default for Initialisation {
+    fn default() -> Self {
+        Self { deviation: None, compute: Kind::Float, seed: 0 }
+    }
+}
 
 impl Initialisation {
+    /// The same in f32.
+    pub(crate) fn exact(self) -> Self {
+        Self { compute: Kind::Float, ..self }
+    }
+
     fn variable(self, path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
-        let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-        match self.0 {
-            Some(stdev) if name == "weight" => path.randn(name, shape, 0.0, stdev),
+        let bound = 1.0 / (fan_in.max(1) as f32).sqrt();
+        match self.deviation {
+            Some(deviation) if name == "weight" => self.normal(path, name, shape, deviation),
             Some(_) => path.zeros(name, shape),
-            None => path.uniform(name, shape, -bound, bound),
+            None => {
+                let mut random = self.generator(path, name);
+                let count = shape.iter().product::<i64>();
+                let values: Vec<f32> = (0..count).map(|_| bound * (2.0 * random.random::<f32>() - 1.0)).collect();
+                path.var_copy(name, &Tensor::from_slice(&values).reshape(shape))
+            }
         }
+    }
+
+    /// A variable of N(0, σ).
+    pub(crate) fn normal(self, path: &nn::Path, name: &str, shape: &[i64], deviation: f64) -> Tensor {
+        let values = noise::normal(&mut self.generator(path, name), shape.iter().product::<i64>() as usize);
+        path.var_copy(name, &(Tensor::from_slice(&values).reshape(shape) * deviation))
+    }
+
+    fn generator(self, path: &nn::Path, name: &str) -> ChaCha8Rng {
+        Randomness::new(self.seed).generator(0, &format!("initialisation of {}", path.path(name)))
     }
 }
 
@@ -35,6 +72,7 @@ impl Convolution {
         let ConvolutionShape { from, to, kernel, stride, padding, groups } = shape;
         let fan_in = from / groups * kernel * kernel;
         Self {
+            compute: init.compute,
             weight: init.variable(path, "weight", &[to, from / groups, kernel, kernel], fan_in),
             bias: init.variable(path, "bias", &[to], fan_in),
             stride,
@@ -44,7 +82,14 @@ impl Convolution {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), [self.stride; 2], [self.padding; 2], [1, 1], self.groups)
+        // Nothing is copied where the kind is this already.
+        let [x, weight, bias] = [x, &self.weight, &self.bias].map(|tensor| tensor.to_kind(self.compute));
+        x.conv2d(&weight, Some(&bias), [self.stride; 2], [self.padding; 2], [1, 1], self.groups)
+    }
+
+    /// Pixels between two places of the kernel.
+    pub(crate) fn stride(&self) -> i64 {
+        self.stride
     }
 
     /// The kernel, `[to, from / groups, k, k]`.
@@ -98,7 +143,9 @@ impl Normalisation {
         }
     }
 
+    /// f32, whatever comes in.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x.to_kind(Kind::Float);
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), 1e-6, true)
     }
 }
@@ -127,17 +174,17 @@ enum Second {
 }
 
 impl Second {
-    fn forward(&self, h: &Tensor, train: bool) -> Tensor {
+    /// `kept`: see [`ResidualBlock::kept_paths`].
+    fn forward(&self, h: &Tensor, kept: Option<&Tensor>) -> Tensor {
         match self {
             Second::Convolution(conv) => conv.forward(h),
-            Second::Enhancement { norm, conv, depthwise, pointwise, drop_path } => {
+            Second::Enhancement { norm, conv, depthwise, pointwise, .. } => {
                 let y = conv.forward(&norm.forward(h)).gelu("none");
                 let y = pointwise.forward(&depthwise.forward(&y));
-                if train && *drop_path > 0.0 {
-                    let kept = Tensor::rand([h.size()[0], 1, 1, 1], (h.kind(), h.device())).ge(*drop_path);
-                    return h + y * kept / (1.0 - *drop_path);
+                match kept {
+                    Some(kept) => h + y * kept.to_kind(h.kind()),
+                    None => h + y,
                 }
-                h + y
             }
         }
     }
@@ -152,8 +199,8 @@ struct Excitation {
 
 impl Excitation {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let mean = x.mean_dim(&[2i64, 3][..], true, x.kind());
-        x * self.expand.forward(&self.reduce.forward(&mean).relu()).sigmoid()
+        let mean = x.mean_dim(&[2i64, 3][..], true, Kind::Float);
+        x * self.expand.forward(&self.reduce.forward(&mean).relu()).sigmoid().to_kind(x.kind())
     }
 }
 
@@ -202,12 +249,12 @@ impl ResidualBlock {
             excitation: (excite && options.squeeze_excitation).then(|| Excitation {
                 reduce: Convolution::new(
                     &(path / "excite" / "reduce"),
-                    options.init,
+                    options.init.exact(),
                     ConvolutionShape::same(to, inner, 1),
                 ),
                 expand: Convolution::new(
                     &(path / "excite" / "expand"),
-                    options.init,
+                    options.init.exact(),
                     ConvolutionShape::same(inner, to, 1),
                 ),
             }),
@@ -215,9 +262,25 @@ impl ResidualBlock {
         }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    /// Drop path for a training batch of `count` images: by image 0 where its enhancement is dropped, else what keeps the mean,
+    /// `[count, 1, 1, 1]`; `None` where nothing is ever dropped. Drawn before the block runs, so that a block that runs twice drops
+    /// the same.
+    pub(crate) fn kept_paths(&self, count: i64, device: Device, random: &mut ChaCha8Rng) -> Option<Tensor> {
+        match &self.second {
+            Second::Enhancement { drop_path, .. } if *drop_path > 0.0 => {
+                let kept = 1.0 / (1.0 - *drop_path as f32);
+                let draw = |_| if random.random_bool(*drop_path) { 0.0 } else { kept };
+                let values: Vec<f32> = (0..count).map(draw).collect();
+                Some(Tensor::from_slice(&values).reshape([-1, 1, 1, 1]).to_device(device))
+            }
+            _ => None,
+        }
+    }
+
+    /// `kept` is of a training batch: see [`kept_paths`](Self::kept_paths).
+    pub(crate) fn forward(&self, x: &Tensor, kept: Option<&Tensor>) -> Tensor {
         let h = self.conv1.forward(&self.norm1.forward(x).silu());
-        let h = self.second.forward(&self.norm2.forward(&h).silu(), train);
+        let h = self.second.forward(&self.norm2.forward(&h).silu(), kept);
         let h = match &self.excitation {
             Some(excitation) => excitation.forward(&h),
             None => h,
@@ -235,6 +298,7 @@ impl ResidualBlock {
 /// appears by construction.
 #[derive(Debug)]
 pub(crate) struct Up {
+    compute: Kind,
     weight: Tensor,
     bias: Tensor,
     shortcut: Convolution,
@@ -246,6 +310,7 @@ impl Up {
         let deconvolution = path / "deconvolution";
         let (kernel, fan_in) = (2 * stride, to * 4 * stride * stride);
         Self {
+            compute: init.compute,
             weight: init.variable(&deconvolution, "weight", &[from, to, kernel, kernel], fan_in),
             bias: init.variable(&deconvolution, "bias", &[to], fan_in),
             shortcut: Convolution::new(&(path / "shortcut"), init, ConvolutionShape::same(from, to, 1)),
@@ -253,17 +318,15 @@ impl Up {
         }
     }
 
+    /// Pixels of the output for one of the input, along a side.
+    pub(crate) fn stride(&self) -> i64 {
+        self.stride
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let up = x.conv_transpose2d(
-            &self.weight,
-            Some(&self.bias),
-            [self.stride; 2],
-            [self.stride / 2; 2],
-            [0, 0],
-            1,
-            [1, 1],
-        );
+        let [x, weight, bias] = [x, &self.weight, &self.bias].map(|tensor| tensor.to_kind(self.compute));
+        let up = x.conv_transpose2d(&weight, Some(&bias), [self.stride; 2], [self.stride / 2; 2], [0, 0], 1, [1, 1]);
         let size = up.size();
-        up + self.shortcut.forward(x).upsample_nearest2d([size[2], size[3]], None, None)
+        up + self.shortcut.forward(&x).upsample_nearest2d([size[2], size[3]], None, None)
     }
 }

@@ -1,10 +1,13 @@
 //! The decoder: codes `[N, latent, h, w]` to images `[N, C, h * stride, w * stride]`.
 
-use tch::{Tensor, nn};
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Tensor, nn};
 
 use super::{
     blocks::{BlockOptions, Convolution, ConvolutionShape, Normalisation, ResidualBlock, Up},
+    chain::Segment,
     config::Config,
+    encoder::middle,
 };
 
 /// The decoder: codes `[N, latent, h, w]` to an image `[N, C, h * stride, w * stride]`, linear (callers clamp to [-1, 1]).
@@ -45,21 +48,43 @@ impl Decoder {
             norm: Normalisation::new(&(path / "norm"), from),
             out: Convolution::new(
                 &(path / "out"),
-                options.init,
+                options.init.exact(),
                 ConvolutionShape::same(from, config.channels as i64, 3),
             ),
         }
     }
 
-    pub(crate) fn forward(&self, codes: &Tensor, train: bool) -> Tensor {
+    /// `[N, latent, h, w]` to `[N, C, h * stride, w * stride]`, f32, as in use after training.
+    pub(crate) fn forward(&self, codes: &Tensor) -> Tensor {
         let mut h = self.input.forward(codes);
         for block in &self.middle {
-            h = block.forward(&h, train);
+            h = block.forward(&h, None);
         }
         for (up, block) in &self.stages {
-            h = block.forward(&up.forward(&h), train);
+            h = block.forward(&up.forward(&h), None);
         }
-        self.out.forward(&self.norm.forward(&h).silu())
+        self.end(&h)
+    }
+
+    fn end(&self, h: &Tensor) -> Tensor {
+        self.out.forward(&self.norm.forward(h).silu())
+    }
+
+    /// The same for a training batch of codes `[N, latent, h, w]` of this size, in segments: the start, a middle block, a stage, the
+    /// end, which alone the adaptive weight runs again.
+    pub(super) fn segments(&self, size: [i64; 4], device: Device, random: &mut ChaCha8Rng) -> Vec<Segment<'_>> {
+        let mut pixels = (size[2] * size[3]) as usize;
+        let mut segments = vec![Segment::new(&["decoder.in"], pixels, |x, _| self.input.forward(x))];
+        segments.extend(middle("decoder", &self.middle, (size[0], pixels), device, random));
+        for (index, (up, block)) in self.stages.iter().enumerate() {
+            pixels *= (up.stride() * up.stride()) as usize;
+            let kept = block.kept_paths(size[0], device, random);
+            segments.push(Segment::new(&[&format!("decoder.stages.{index}")], pixels, move |x, part| {
+                block.forward(&up.forward(x), kept.as_ref().map(|kept| part.of(kept)).as_ref())
+            }));
+        }
+        segments.push(Segment::new(&["decoder.norm", "decoder.out"], pixels, |x, _| self.end(x)));
+        segments
     }
 
     /// The last layer's kernel, on which VQGAN balances its losses.

@@ -21,8 +21,8 @@ pub(crate) struct Discriminator {
 }
 
 impl Discriminator {
-    pub(crate) fn new(path: &nn::Path, channels: i64, width: i64) -> Self {
-        let init = Initialisation(None);
+    pub(crate) fn new(path: &nn::Path, channels: i64, width: i64, seed: u64) -> Self {
+        let init = Initialisation { seed, ..Initialisation::default() };
         let critic = |index: usize| {
             let path = path / index;
             Critic {
@@ -59,6 +59,17 @@ impl Discriminator {
         let fake = self.forward(&fake.detach()).into_iter().map(|map| (map + 1.0).relu().mean(Kind::Float));
         mean(real.zip(fake).map(|(real, fake)| (real + fake) * 0.5))
     }
+}
+
+/// Trained numbers of the critics.
+pub(super) fn parameters(channels: usize, width: usize) -> usize {
+    SCALES * (16 * channels * width + width + 2 * width + 16 * width + 1)
+}
+
+/// What the graph of the critics' logits keeps of an image of `pixels`, bytes: of each scale the norm's input and output, the
+/// rectifier's two operands and its output, at half the resolution.
+pub(super) fn bytes(pixels: usize, width: usize) -> usize {
+    (0..SCALES).map(|scale| 4 * 4 * width * (pixels >> (2 * scale)) / 4).sum()
 }
 
 fn mean(terms: impl Iterator<Item = Tensor>) -> Tensor {

@@ -3,12 +3,17 @@
 //! An encoder, a codebook and a decoder; what is not in the tokens is not in the image. [`Config`] determines every
 //! parameter's name and shape, [`Training`] how they are found.
 
+mod augmentation;
 mod autoencoder;
 mod config;
 mod export;
+mod tiles;
+mod training;
 
 #[cfg(feature = "training")]
 mod blocks;
+#[cfg(feature = "training")]
+mod chain;
 #[cfg(feature = "training")]
 mod decoder;
 #[cfg(feature = "training")]
@@ -17,6 +22,8 @@ mod discriminator;
 mod encoder;
 #[cfg(feature = "training")]
 mod loss;
+#[cfg(feature = "training")]
+mod memory;
 #[cfg(feature = "training")]
 mod network;
 #[cfg(feature = "training")]
@@ -27,16 +34,25 @@ mod product;
 mod quantiser;
 #[cfg(feature = "training")]
 mod step;
+#[cfg(feature = "training")]
+mod variants;
 
+pub use augmentation::{Anatomy, Augmentation};
 pub use autoencoder::{Autoencoder, Error, Tokens};
-pub use config::{Block, Config, Crops, LossWeights, PRESETS, Training};
+pub use config::{Block, Config, PRESETS};
 pub use export::{Error as ExportError, Graphs, export};
 #[cfg(feature = "training")]
+pub use memory::Memory;
+#[cfg(feature = "training")]
 pub use network::Network;
+#[cfg(feature = "training")]
+pub use perceptual::Backbone;
 #[cfg(feature = "training")]
 pub(crate) use product::product;
 #[cfg(feature = "training")]
 pub use step::Learner;
+pub use tiles::Tiles;
+pub use training::{Crops, LossWeights, Precision, Training};
 
 #[cfg(test)]
 #[cfg(feature = "training")]

@@ -13,6 +13,7 @@ use super::{
     blocks::{BlockOptions, Initialisation},
     config::Config,
     encoder::Encoder,
+    memory,
 };
 use crate::{
     training::{Error, load_named, tensor},
@@ -38,8 +39,44 @@ const fn step(number: usize, pool: i64, stride: i64, padding: i64) -> Step {
     Step { number, pool, stride, padding }
 }
 
-/// A known backbone: the convolutions, each with a rectifier behind it, whose last ones LPIPS looks at.
-struct Backbone {
+/// A backbone whose weights a site may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backbone {
+    /// AlexNet.
+    AlexNet,
+    /// VGG16.
+    Vgg16,
+}
+
+impl Backbone {
+    /// What the graph of a distance keeps of an image of `pixels`, bytes: of every convolution its output, of a maximum where it was,
+    /// of every stage the difference to the other image; and that one's stages while they are compared.
+    pub fn bytes(self, pixels: usize) -> usize {
+        let (widths, layout) = match self {
+            Self::AlexNet => ([64, 192, 384, 256, 256], &BACKBONES[0]),
+            Self::Vgg16 => ([64, 128, 256, 512, 512], &BACKBONES[1]),
+        };
+        let (mut pixels, mut sum, mut from) = (pixels, 0, 3);
+        for (steps, width) in layout.stages.iter().zip(widths) {
+            for step in *steps {
+                if step.pool > 0 {
+                    pixels /= 4;
+                    // Values and places.
+                    sum += (4 + 8) * from * pixels;
+                }
+                pixels /= (step.stride * step.stride) as usize;
+                sum += 4 * width * pixels;
+                from = width;
+            }
+            sum += 2 * 4 * width * pixels;
+        }
+        sum
+    }
+}
+
+/// What is known of a backbone: the convolutions, each with a rectifier behind it, whose last ones LPIPS looks at.
+struct Layout {
+    backbone: Backbone,
     name: &'static str,
     stages: [&'static [Step]; 5],
     /// Side and width of the first convolution, by which a file is told to hold it.
@@ -48,8 +85,9 @@ struct Backbone {
     least: usize,
 }
 
-const BACKBONES: [Backbone; 2] = [
-    Backbone {
+const BACKBONES: [Layout; 2] = [
+    Layout {
+        backbone: Backbone::AlexNet,
         name: "AlexNet",
         stages: [
             &[step(0, 0, 4, 2)],
@@ -61,7 +99,8 @@ const BACKBONES: [Backbone; 2] = [
         first: [11, 64],
         least: 63,
     },
-    Backbone {
+    Layout {
+        backbone: Backbone::Vgg16,
         name: "VGG16",
         stages: [
             &[step(0, 0, 1, 1), step(2, 0, 1, 1)],
@@ -85,8 +124,8 @@ pub(super) struct Features {
 }
 
 enum Network {
-    Lpips { stages: Vec<Vec<(Step, Tensor, Tensor)>>, linear: Vec<Tensor> },
-    Encoder { encoder: Encoder, channels: i64 },
+    Lpips { backbone: Backbone, stages: Vec<Vec<(Step, Tensor, Tensor)>>, linear: Vec<Tensor> },
+    Encoder { encoder: Encoder, config: Config },
 }
 
 impl Features {
@@ -95,7 +134,7 @@ impl Features {
     ///
     /// # Errors
     /// [`Error::Specification`] naming the file and all that is missing.
-    pub(super) fn lpips(path: &Path) -> Result<Self, Error> {
+    pub(super) fn lpips(path: &Path, device: Device) -> Result<Self, Error> {
         let faulty = |faults: Vec<String>| {
             let faults = faults.into_iter().map(|fault| format!("the perceptual network {}: {fault}", path.display()));
             Error::Specification(faults.collect())
@@ -106,7 +145,7 @@ impl Features {
             weights.tensors.extend(read(&beside).map_err(|cause| faulty(vec![cause]))?.tensors);
         }
         let first = weights.tensors.get("features.0.weight").map(|array| array.shape.as_slice()).unwrap_or_default();
-        let known = |backbone: &&Backbone| matches!(first, [to, 3, side, _] if [*side, *to] == backbone.first);
+        let known = |backbone: &&Layout| matches!(first, [to, 3, side, _] if [*side, *to] == backbone.first);
         let Some(backbone) = BACKBONES.iter().find(known) else {
             let fault = format!(
                 "features.0.weight is {first:?}: neither AlexNet's, 64 x 3 x 11 x 11, nor VGG16's, 64 x 3 x 3 x 3"
@@ -128,7 +167,8 @@ impl Features {
                 from = to;
                 match checked {
                     [Ok(weight), Ok(bias)] if width > 0 => {
-                        stage.push((step(number, pool, stride, padding), tensor(weight), tensor(bias)));
+                        let [weight, bias] = [weight, bias].map(|array| tensor(array).to_device(device));
+                        stage.push((step(number, pool, stride, padding), weight, bias));
                     }
                     other => faults.extend(other.into_iter().filter_map(Result::err)),
                 }
@@ -136,7 +176,7 @@ impl Features {
             let names = [format!("lin{index}"), format!("lin{index}.model.1.weight")];
             match names.iter().find_map(|name| weights.tensors.get(name)) {
                 Some(Array { data, .. }) if data.len() == from && data.iter().all(|value| value.is_finite()) => {
-                    linear.push(Tensor::from_slice(data).reshape([1, from as i64, 1, 1]));
+                    linear.push(Tensor::from_slice(data).reshape([1, from as i64, 1, 1]).to_device(device));
                 }
                 Some(Array { shape, .. }) => {
                     faults.push(format!("lin{index} is {shape:?}, expected {from} finite weights"))
@@ -150,7 +190,11 @@ impl Features {
         }
         let digest = digest(&weights).map_err(|cause| faulty(vec![cause]))?;
         let name = format!("LPIPS over {} ({digest})", backbone.name);
-        Ok(Self { name, least: backbone.least, network: Network::Lpips { stages, linear } })
+        Ok(Self {
+            name,
+            least: backbone.least,
+            network: Network::Lpips { backbone: backbone.backbone, stages, linear },
+        })
     }
 
     /// The encoder of an autoencoder's package: no published metric, but what a network that was trained on such images tells
@@ -158,7 +202,7 @@ impl Features {
     ///
     /// # Errors
     /// [`Error::Specification`] for a package that was not made here, or of another kind.
-    pub(super) fn encoder(folder: &Path) -> Result<Self, Error> {
+    pub(super) fn encoder(folder: &Path, device: Device) -> Result<Self, Error> {
         let fault =
             |cause: String| Error::Specification(vec![format!("the perceptual network {}: {cause}", folder.display())]);
         let package = Package::open(folder).map_err(|error| fault(error.to_string()))?;
@@ -169,12 +213,12 @@ impl Features {
             .map_err(|error| fault(format!("it was not made here: {error}")))?;
         let bytes = package.file("encoder.onnx").map_err(|error| fault(error.to_string()))?;
         let weights = initialisers(&bytes).map_err(fault)?;
-        let mut store = nn::VarStore::new(Device::Cpu);
+        let mut store = nn::VarStore::new(device);
         let options = BlockOptions {
             block: config.block,
             squeeze_excitation: config.squeeze_excitation,
             drop_path: 0.0,
-            init: Initialisation(None),
+            init: Initialisation::default(),
         };
         let encoder = Encoder::new(&(store.root() / "encoder"), &config, options);
         let mut variables: Vec<_> = store.variables().into_iter().collect();
@@ -182,8 +226,15 @@ impl Features {
         store.freeze();
         load_named(variables, &weights, "").map_err(|error| fault(error.to_string()))?;
         let name = format!("features of the encoder {} ({:.12})", package.name(), package.digest());
-        let channels = config.channels as i64;
-        Ok(Self { name, least: config.stride(), network: Network::Encoder { encoder, channels } })
+        Ok(Self { name, least: config.stride(), network: Network::Encoder { encoder, config } })
+    }
+
+    /// What the graph of a distance keeps of an image of `side` x `side` pixels, bytes.
+    pub(super) fn bytes(&self, side: usize) -> usize {
+        match &self.network {
+            Network::Lpips { backbone, .. } => backbone.bytes(side * side),
+            Network::Encoder { config, .. } => memory::of_encoder(config, side),
+        }
     }
 
     /// Feature maps of `[N, C, H, W]` in [-1, 1], from fine to coarse.
@@ -191,11 +242,12 @@ impl Features {
         let size = images.size();
         let grey = images.mean_dim(&[1i64][..], true, Element::Float);
         match &self.network {
-            Network::Encoder { encoder, channels } => {
-                encoder.stages(&grey.expand([size[0], *channels, size[2], size[3]], false))
+            Network::Encoder { encoder, config } => {
+                encoder.stages(&grey.expand([size[0], config.channels as i64, size[2], size[3]], false))
             }
             Network::Lpips { stages, .. } => {
-                let values = |values: [f32; 3]| Tensor::from_slice(&values).reshape([1, 3, 1, 1]);
+                let values =
+                    |values: [f32; 3]| Tensor::from_slice(&values).reshape([1, 3, 1, 1]).to_device(images.device());
                 let mut x = (grey - values(SHIFT)) / values(SCALE);
                 let stage = |steps: &Vec<(Step, Tensor, Tensor)>| {
                     for (step, weight, bias) in steps {
@@ -296,7 +348,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("alex.safetensors");
         alexnet().write(&path).unwrap();
-        let features = Features::lpips(&path).unwrap();
+        let features = Features::lpips(&path, Device::Cpu).unwrap();
         assert!(features.name.starts_with("LPIPS over AlexNet"), "{}", features.name);
         let (a, b) = (image(1).set_requires_grad(true), image(2));
         assert_eq!(features.distance(&b, &b).double_value(&[]), 0.0);
@@ -318,7 +370,7 @@ mod tests {
             linear.data.iter_mut().enumerate().for_each(|(c, value)| *value = f32::from(index == 0 && c == 0));
         }
         weights.write(&path).unwrap();
-        let features = Features::lpips(&path).unwrap();
+        let features = Features::lpips(&path, Device::Cpu).unwrap();
         let (a, b) = (image(3), image(4));
         let (of_a, of_b) = (features.of(&a).remove(0), features.of(&b).remove(0));
         let (_, _, height, width) = of_a.size4().unwrap();
@@ -348,13 +400,13 @@ mod tests {
         weights.tensors.remove("lin4.model.1.weight");
         weights.tensors.insert("features.3.weight".to_owned(), array(&[192, 32, 5, 5], 3));
         weights.write(&path).unwrap();
-        let text = Features::lpips(&path).err().unwrap().to_string();
+        let text = Features::lpips(&path, Device::Cpu).err().unwrap().to_string();
         for part in ["alex.safetensors", "features.6.bias is missing", "lin4", "features.3.weight is [192, 32, 5, 5]"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         fs::write(&path, "no weights").unwrap();
-        assert!(Features::lpips(&path).err().unwrap().to_string().contains("alex.safetensors"));
-        let text = Features::encoder(folder.path()).err().unwrap().to_string();
+        assert!(Features::lpips(&path, Device::Cpu).err().unwrap().to_string().contains("alex.safetensors"));
+        let text = Features::encoder(folder.path(), Device::Cpu).err().unwrap().to_string();
         assert!(text.contains("the perceptual network"), "{text}");
     }
 
@@ -364,7 +416,7 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/../../infra/pack/models/vqgan/26d2829526f134c7e77f5ef8e181ca926c69116556c0f666860fa813328515f6"
         );
-        let features = Features::encoder(Path::new(folder)).unwrap();
+        let features = Features::encoder(Path::new(folder), Device::Cpu).unwrap();
         assert!(features.name.starts_with("features of the encoder lung-ct-512"), "{}", features.name);
         let (a, b) = (image(5), image(6));
         let blurred = a.avg_pool2d([3, 3], [1, 1], [1, 1], false, true, None::<i64>);

@@ -1,8 +1,10 @@
 //! The codebook: nearest code by cosine distance, straight-through gradient, seeding of dead codes.
 
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Reduction, Tensor, nn, no_grad};
 
-use super::config::{Config, LossWeights};
+use super::{blocks::Initialisation, config::Config, training::LossWeights};
 
 /// Codes on the unit sphere, scaled by `sqrt(latent)` where they leave it, so that the decoder sees unit variance.
 #[derive(Debug)]
@@ -27,6 +29,15 @@ pub(crate) struct Quantised {
     outputs: Tensor,
 }
 
+impl Quantised {
+    /// So many random unit encoder outputs, `[count, latent]`.
+    fn some(&self, count: i64, random: &mut ChaCha8Rng) -> Tensor {
+        let all = self.outputs.size().first().copied().unwrap_or(0).max(1);
+        let picks: Vec<i64> = (0..count).map(|_| random.random_range(0..all)).collect();
+        self.outputs.index_select(0, &Tensor::from_slice(&picks).to_device(self.outputs.device()))
+    }
+}
+
 /// How a batch used the codebook.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
@@ -44,10 +55,10 @@ fn unit(x: &Tensor) -> Tensor {
 }
 
 impl Quantiser {
-    pub(crate) fn new(path: &nn::Path, config: &Config) -> Self {
+    pub(crate) fn new(path: &nn::Path, config: &Config, init: Initialisation) -> Self {
         let (count, latent) = (config.codes as i64, config.latent as i64);
         Self {
-            codes: path.randn_standard("codes", &[count, latent]),
+            codes: init.normal(path, "codes", &[count, latent], 1.0),
             ages: path.zeros_no_train("ages", &[count]),
             scale: (latent as f64).sqrt(),
             count,
@@ -84,7 +95,12 @@ impl Quantiser {
     /// Records which codes a training batch used and seeds those unused for more than `dead_after` steps from random
     /// encoder outputs of the batch. Called after the optimiser's step; returns the usage and the seeded codes' indices
     /// (their moments must be cleared).
-    pub(crate) fn reseed(&mut self, batch: &Quantised, dead_after: u64) -> (Usage, Option<Tensor>) {
+    pub(crate) fn reseed(
+        &mut self,
+        batch: &Quantised,
+        dead_after: u64,
+        random: &mut ChaCha8Rng,
+    ) -> (Usage, Option<Tensor>) {
         no_grad(|| {
             let index = batch.tokens.reshape([-1]);
             let counts = index.bincount(None::<Tensor>, self.count).to_kind(Kind::Float);
@@ -100,9 +116,8 @@ impl Quantiser {
             if reseeded == 0 {
                 return (usage, None);
             }
-            let picks = Tensor::randint(batch.outputs.size()[0], [reseeded], (Kind::Int64, index.device()));
             // Codes live on the sphere: scaled to the norm of a fresh code so that all move alike under the optimiser.
-            let seeds = batch.outputs.index_select(0, &picks) * self.scale;
+            let seeds = batch.some(reseeded, random) * self.scale;
             let _ = self.codes.index_copy_(0, &dead, &seeds);
             let _ = self.ages.index_fill_(0, &dead, 0.0);
             (usage, Some(dead))
@@ -110,10 +125,9 @@ impl Quantiser {
     }
 
     /// Sets every code to a random encoder output of the batch: the start of training.
-    pub(crate) fn seed_all(&mut self, batch: &Quantised) {
+    pub(crate) fn seed_all(&mut self, batch: &Quantised, random: &mut ChaCha8Rng) {
         no_grad(|| {
-            let picks = Tensor::randint(batch.outputs.size()[0], [self.count], (Kind::Int64, batch.outputs.device()));
-            let seeds = batch.outputs.index_select(0, &picks) * self.scale;
+            let seeds = batch.some(self.count, random) * self.scale;
             self.codes.copy_(&seeds);
         });
     }

@@ -1,15 +1,19 @@
 //! The training step of equation 1, and the checkpoint that resumes it.
 
-use hiresmed_imaging::Window;
-use rand::RngExt;
-use tch::{Tensor, nn, no_grad};
+use hiresmed_imaging::{Plane, Window};
+use tch::{Device, Kind, Tensor, nn, no_grad};
 
 use super::{
-    config::{Config, Training},
+    blocks::Initialisation,
+    chain::{PIXELS_AT_ONCE, Part},
+    config::Config,
     discriminator::Discriminator,
-    loss::{adaptive_weight, terms},
+    loss::{adaptive_weight, reconstruction},
+    memory::{self, Memory},
     network::Network,
     perceptual::Features,
+    training::{Crops, Precision, Training},
+    variants,
 };
 use crate::{
     training::{self, Adam, Dataset, Error, Figure, Randomness, Specification, keep_named, load_named},
@@ -24,7 +28,9 @@ pub struct Learner {
     random: Randomness,
     data: Dataset,
     network: Network,
-    /// Running average of the trained weights, in the order of [`Network::trainable`].
+    /// The network's trained tensors by name, the optimiser's.
+    trainable: Vec<(String, Tensor)>,
+    /// Running average of them, in the same order.
     average: Vec<(String, Tensor)>,
     optimiser: Adam,
     adversary: Adversary,
@@ -39,10 +45,11 @@ struct Adversary {
 }
 
 impl Adversary {
-    fn new(config: &Config, training: &Training) -> Self {
-        let store = nn::VarStore::new(tch::Device::Cpu);
+    fn new(config: &Config, training: &Training, seed: u64, device: Device) -> Self {
+        let store = nn::VarStore::new(device);
         let path = store.root() / "discriminator";
-        let discriminator = Discriminator::new(&path, config.channels as i64, training.discriminator_width as i64);
+        let discriminator =
+            Discriminator::new(&path, config.channels as i64, training.discriminator_width as i64, seed);
         let optimiser = Adam::new(Self::variables(&store), (0.5, 0.9), training.epsilon);
         Self { store, discriminator, optimiser }
     }
@@ -97,18 +104,65 @@ impl Learner {
         if !faults.is_empty() {
             return Err(Error::Data(faults));
         }
-        let random = Randomness::new(seed);
-        random.seed_torch(0, "initialisation");
-        let network = Network::new(&config, training.initial_deviation);
-        let adversary = Adversary::new(&config, &training);
-        let average = network.trainable().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+        let (random, device) = (Randomness::new(seed), Device::cuda_if_available());
+        let compute = match training.precision {
+            Precision::Bf16 if device.is_cuda() => Kind::BFloat16,
+            _ => Kind::Float,
+        };
+        let network =
+            Network::on(&config, Initialisation { deviation: training.initial_deviation, compute, seed }, device);
+        let adversary = Adversary::new(&config, &training, seed, device);
+        let trainable = network.trainable();
+        let average = trainable.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();
         let optimiser = Adam::new(network.trainable(), training.beta, training.epsilon);
-        let mut learner =
-            Self { config, training, seed, random, data, network, average, optimiser, adversary, perceptual, step: 0 };
+        let mut learner = Self {
+            config,
+            training,
+            seed,
+            random,
+            data,
+            network,
+            trainable,
+            average,
+            optimiser,
+            adversary,
+            perceptual,
+            step: 0,
+        };
+        learner.fits()?;
         if let Some(parent) = parent {
             learner.restore(parent)?;
         }
         Ok(learner)
+    }
+
+    /// What a step of `specification` needs, by the arithmetic, with the crops that need most; known without its data.
+    ///
+    /// # Errors
+    /// Every fault of the specification.
+    pub fn memory(specification: &Specification) -> Result<Option<Memory>, Error> {
+        let (config, mut training) = settings(specification)?;
+        let perceptual = perceptual(specification, &mut training)?;
+        Ok(largest(&config, &training, perceptual.as_ref()))
+    }
+
+    /// Refuses what cannot end well: on the CPU a step that needs more than the machine has.
+    fn fits(&self) -> Result<(), Error> {
+        let (Some(needed), Some(there)) = (
+            largest(&self.config, &self.training, self.perceptual.as_ref()).map(|memory| memory.peak()),
+            memory::of_machine(),
+        ) else {
+            return Ok(());
+        };
+        if self.network.device().is_cuda() || needed <= there {
+            return Ok(());
+        }
+        let ask = if self.training.checkpointing { "" } else { "set training.checkpointing, or " };
+        Err(Error::Specification(vec![format!(
+            "a step needs {:.1} GB, and this machine has {:.1} GB: {ask}take smaller crops or batches",
+            needed as f64 / 1e9,
+            there as f64 / 1e9
+        )]))
     }
 
     /// The architecture.
@@ -159,33 +213,21 @@ impl Learner {
         let mut random = self.random.generator(self.step, "crops");
         let mut images = Vec::with_capacity(crops.batch);
         for _ in 0..crops.batch {
-            let mut crop = Vec::new();
+            let mut image = Plane::filled(0, 0, 0.0);
             // Air outside the body teaches nothing: an empty crop is drawn again, twice at most.
             for _ in 0..3 {
                 let sample = self.data.draw(&mut random).ok_or_else(|| Error::Data(vec!["it has no image".into()]))?;
-                let plane = &sample.plane;
-                let left = random.random_range(0..=plane.width() - crops.size);
-                let top = random.random_range(0..=plane.height() - crops.size);
-                crop.clear();
-                for row in top..top + crops.size {
-                    let start = row * plane.width() + left;
-                    crop.extend_from_slice(&plane.data()[start..start + crops.size]);
-                }
-                if crop.iter().sum::<f32>() > -0.9 * crop.len() as f32 {
+                image = variants::crop(&sample.plane, crops.size, &self.training.augment, &mut random);
+                if image.data().iter().sum::<f32>() > -0.9 * image.data().len() as f32 {
                     break;
                 }
             }
             let side = crops.size as i64;
-            let mut image = Tensor::from_slice(&crop).reshape([1, side, side]);
-            if self.training.augment {
-                image = image.rot90(random.random_range(0..4), [1, 2]);
-                if random.random_bool(0.5) {
-                    image = image.flip([2]);
-                }
-            }
+            let image = Tensor::from_slice(image.data()).reshape([1, side, side]);
+            let image = variants::vary(image, &self.training.augment, &mut random);
             images.push(image.expand([self.config.channels as i64, side, side], false));
         }
-        Ok(Tensor::stack(&images, 0).contiguous())
+        Ok(Tensor::stack(&images, 0).contiguous().to_device(self.network.device()))
     }
 
     fn finite(&self, term: &'static str, value: f64) -> Result<f64, Error> {
@@ -205,36 +247,42 @@ impl Learner {
 
 impl training::Learner for Learner {
     fn step(&mut self) -> Result<Vec<Figure>, Error> {
-        self.random.seed_torch(self.step, "step");
+        let mut random = self.random.generator(self.step, "step");
         let x = self.batch()?;
         if self.step == 0 {
             let outputs = self.network.quantise(&x);
-            self.network.quantiser.seed_all(&outputs);
+            self.network.quantiser.seed_all(&outputs, &mut random);
         }
         let weights = self.training.loss.clone();
-        let (y, quantised) = self.network.forward(&x, &weights);
-        let terms = terms(&x, &y, &quantised, &weights, self.perceptual.as_ref());
-        let mut loss = &terms.reconstruction + &terms.quantisation;
-        let mut figures =
-            vec![("l1", terms.absolute.double_value(&[])), ("quantisation", terms.quantisation.double_value(&[]))];
-        if let Some(distance) = &terms.perceptual {
-            figures.push(("perceptual", distance.double_value(&[])));
-        }
+        let at_once = self.training.checkpointing.then_some(PIXELS_AT_ONCE);
+        let pass = self.network.run(&x, &weights, at_once, &mut random)?;
+        let y = pass.images.shallow_clone();
+        let (count, _, height, width) = x.size4()?;
+        let parts: Vec<Part> = Part::all(count as usize, (height * width) as usize, at_once).collect();
+        let reconstruction = reconstruction(&x, &y, &weights, self.perceptual.as_ref(), &parts)?;
+        let quantisation = pass.quantised.loss.double_value(&[]) * weights.quantisation;
+        let (mut loss, mut outwards) = (reconstruction.loss + quantisation, reconstruction.gradient);
+        let mut figures = vec![("l1", reconstruction.absolute), ("quantisation", quantisation)];
+        figures.extend(reconstruction.perceptual.map(|distance| ("perceptual", distance)));
         let adversarial =
             self.training.discriminator_start.is_some_and(|start| self.step >= start) && weights.adversarial > 0.0;
         if adversarial {
             let generator = self.adversary.discriminator.generator_loss(&y);
-            let weight = adaptive_weight(&terms.reconstruction, &generator, self.network.last_layer());
-            figures.push(("generator", generator.double_value(&[])));
-            figures.push(("adaptive", weight));
-            loss += generator * (weights.adversarial * weight);
+            let value = generator.double_value(&[]);
+            let gradient = Tensor::f_run_backward(&[generator], &[&y], false, false)?.remove(0);
+            let [of_reconstruction, of_generator] = pass.of_last_layer([&outwards, &gradient])?;
+            let weight = adaptive_weight(&of_reconstruction, &of_generator);
+            figures.extend([("generator", value), ("adaptive", weight)]);
+            loss += weights.adversarial * weight * value;
+            outwards = no_grad(|| outwards + gradient * (weights.adversarial * weight));
         }
-        self.finite("loss", loss.double_value(&[]))?;
+        self.finite("loss", loss)?;
         let rate = self.training.rate_at(self.step);
-        let gradients = Tensor::run_backward(&[&loss], self.optimiser.parameters(), false, false);
+        let (gradients, quantised) = pass.backward(outwards, weights.quantisation, &self.trainable)?;
         let norm = self.optimiser.step(&gradients, rate, self.training.clip_norm);
+        drop(gradients);
         figures.push(("gradient", self.finite("gradient", norm)?));
-        let (usage, dead) = self.network.quantiser.reseed(&quantised, self.training.dead_after);
+        let (usage, dead) = self.network.quantiser.reseed(&quantised, self.training.dead_after, &mut random);
         if let Some(rows) = dead {
             self.optimiser.clear_rows("quantiser.codes", &rows);
         }
@@ -246,7 +294,7 @@ impl training::Learner for Learner {
         if adversarial {
             let loss = self.adversary.discriminator.critic_loss(&x, &y);
             figures.push(("critic", self.finite("critic", loss.double_value(&[]))?));
-            let gradients = Tensor::run_backward(&[&loss], self.adversary.optimiser.parameters(), false, false);
+            let gradients = Tensor::f_run_backward(&[&loss], self.adversary.optimiser.parameters(), false, false)?;
             let _ = self.adversary.optimiser.step(&gradients, self.training.discriminator_rate, None);
         }
         self.average_weights();
@@ -286,6 +334,15 @@ impl training::Learner for Learner {
     }
 }
 
+/// The memory of a step with the crops that need most.
+fn largest(config: &Config, training: &Training, perceptual: Option<&Features>) -> Option<Memory> {
+    let of = |&crops: &Crops| {
+        let perceptual = perceptual.map_or(0, |features| features.bytes(crops.size));
+        Memory::of_step(config, training, crops, perceptual)
+    };
+    training.crops.iter().map(of).max_by_key(Memory::peak)
+}
+
 /// Architecture and training of a specification: the preset's, with its `settings` laid over: `{"config": {..},
 /// "training": {..}}`.
 pub(crate) fn settings(specification: &Specification) -> Result<(Config, Training), Error> {
@@ -308,9 +365,10 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
 /// What the perceptual term is measured with: the backbone or else the autoencoder that the specification names. Who names one and
 /// gives the term no weight gets VQGAN's, 1.
 fn perceptual(specification: &Specification, training: &mut Training) -> Result<Option<Features>, Error> {
+    let device = Device::cuda_if_available();
     let features = match (&specification.perceptual, &specification.autoencoder) {
-        (Some(path), _) => Features::lpips(path)?,
-        (None, Some(folder)) => Features::encoder(folder)?,
+        (Some(path), _) => Features::lpips(path, device)?,
+        (None, Some(folder)) => Features::encoder(folder, device)?,
         (None, None) if training.loss.perceptual > 0.0 => {
             let fault = format!(
                 "loss.perceptual is {}, and nothing is named to measure it with: name AlexNet's or VGG16's weights, or an autoencoder \

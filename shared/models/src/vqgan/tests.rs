@@ -5,10 +5,12 @@ use hiresmed_inference::{
     Runtime, Session, SessionOptions, Tensor as Host,
     package::{self, Catalogue, Package},
 };
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use tch::Tensor;
 
 use super::{Autoencoder, Block, Config, Learner, Network, Training, export};
 use crate::{
+    noise,
     training::{self, Budget, Dataset, Ending, Error, Flow, Learner as _, Sample, round},
     weights::{Array, Weights},
 };
@@ -79,7 +81,7 @@ fn shapes_follow_the_strides() {
 #[test]
 fn one_image_is_learned() {
     let (config, training) = tiny();
-    let training = Training { steps: 120, augment: false, learning_rate: 3e-3, ..training };
+    let training = Training { steps: 120, augment: super::Augmentation::None, learning_rate: 3e-3, ..training };
     let mut learner = learner(config, training, None);
     let first = figure(&learner.step().unwrap(), "l1");
     let last = (1..120).map(|_| figure(&learner.step().unwrap(), "l1")).last().unwrap();
@@ -91,13 +93,134 @@ fn every_parameter_receives_a_gradient() {
     for block in [Block::Hdfb, Block::Residual] {
         let (config, training) = tiny();
         let training = Training { discriminator_start: Some(0), ..training };
-        let mut learner = learner(Config { block, ..config }, training, None);
+        tch::set_num_threads(1);
+        // Of a seed whose excitations, two units wide here, are not all silent.
+        let mut learner = Learner::new(Config { block, ..config }, training, images(3, 40), 1, None).unwrap();
         let before: Vec<_> =
             learner.network().trainable().into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
         learner.step().unwrap();
         for ((name, before), (_, after)) in before.iter().zip(learner.network().trainable()) {
             assert!(before != &after.detach(), "{name} did not move");
         }
+    }
+}
+
+/// Gradients of a batch's trained tensors: of `y`'s product with fixed numbers and the quantisation loss.
+fn gradients(network: &Network, x: &Tensor, outwards: &Tensor, at_once: Option<usize>, seed: u8) -> Vec<Tensor> {
+    let weights = Training::preset("tiny").unwrap().loss;
+    let pass = network.run(x, &weights, at_once, &mut ChaCha8Rng::from_seed([seed; 32])).unwrap();
+    pass.backward(outwards.copy(), 0.7, &network.trainable()).unwrap().0
+}
+
+/// The largest difference between two lists of tensors, as a share of the largest number in the first one's tensor.
+fn worst(a: &[Tensor], b: &[Tensor]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let share = |(a, b): (&Tensor, &Tensor)| {
+        let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
+        largest(&(a - b)) / largest(a).max(1e-12)
+    };
+    a.iter().zip(b).map(share).fold(0.0, f64::max)
+}
+
+#[test]
+fn activations_that_are_made_again_give_the_same_gradients() {
+    tch::set_num_threads(1);
+    for (block, drop_path, squeeze_excitation) in
+        [(Block::Hdfb, 0.0, true), (Block::Hdfb, 0.5, true), (Block::Hdfb, 0.0, false), (Block::Residual, 0.0, true)]
+    {
+        let config = Config { block, drop_path, squeeze_excitation, ..Config::preset("tiny").unwrap() };
+        let network = Network::new(&config, None);
+        let normal = |seed: u8| {
+            let values = noise::normal(&mut ChaCha8Rng::from_seed([seed; 32]), 5 * 32 * 24);
+            Tensor::from_slice(&values).reshape([5, 1, 32, 24])
+        };
+        let (x, outwards) = (normal(1).tanh(), normal(2));
+        let kept = gradients(&network, &x, &outwards, None, 1);
+        for ((name, _), gradient) in network.trainable().iter().zip(&kept) {
+            assert!(gradient.abs().max().double_value(&[]) > 0.0, "{name} has no gradient");
+        }
+        // One image at a time at full resolution and several among the tokens; two and all; all at once.
+        for at_once in [32 * 24, 2 * 32 * 24, 1 << 20] {
+            let again = gradients(&network, &x, &outwards, Some(at_once), 1);
+            let worst = worst(&kept, &again);
+            assert!(worst < 2e-5, "{block:?} {drop_path} {squeeze_excitation} {at_once}: {worst}");
+        }
+        if drop_path > 0.0 {
+            let other = gradients(&network, &x, &outwards, None, 2);
+            assert!(worst(&kept, &other) > 1e-2, "drop path drops nothing");
+        } else {
+            // By libtorch's own backward pass through the whole.
+            let weights = Training::preset("tiny").unwrap().loss;
+            let (y, quantised) = network.whole(&x, &weights);
+            let loss = (y * &outwards).sum(tch::Kind::Float) + quantised.loss * 0.7;
+            let parameters: Vec<Tensor> = network.trainable().into_iter().map(|(_, tensor)| tensor).collect();
+            let expected = Tensor::run_backward(&[loss], &parameters, false, false);
+            let worst = worst(&expected, &kept);
+            assert!(worst < 2e-5, "{block:?} {squeeze_excitation}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_makes_activations_again_is_the_same_step() {
+    let (config, training) = tiny();
+    let loss = super::LossWeights { adversarial: 0.5, ..training.loss.clone() };
+    let training = Training { discriminator_start: Some(0), loss, augment: super::Augmentation::None, ..training };
+    let config = Config { drop_path: 0.3, ..config };
+    let run = |checkpointing: bool| {
+        let mut learner = learner(config.clone(), Training { checkpointing, ..training.clone() }, None);
+        let figures: Vec<_> = (0..3).flat_map(|_| learner.step().unwrap()).collect();
+        (figures, learner.network().trainable().into_iter().map(|(_, tensor)| tensor.detach()).collect::<Vec<_>>())
+    };
+    let ((figures, weights), (figures_again, weights_again)) = (run(false), run(true));
+    for ((name, value), (_, again)) in figures.iter().zip(&figures_again) {
+        assert!((value - again).abs() <= 1e-3 * value.abs().max(1e-3), "{name}: {value} {again}");
+    }
+    assert!(figures.iter().any(|(name, value)| *name == "adaptive" && *value > 0.0));
+    assert!(worst(&weights, &weights_again) < 1e-3, "{}", worst(&weights, &weights_again));
+}
+
+#[test]
+fn a_step_that_the_machine_cannot_hold_is_refused_before_it_is_made() {
+    tch::set_num_threads(1);
+    let (config, training) = tiny();
+    // 64 images of 32,768 x 32,768 pixels, each of them a plane that is never made.
+    let crops = vec![super::Crops { from_step: 0, size: 1 << 15, batch: 64 }];
+    let none = Dataset::new(Vec::new(), "digest".into());
+    let refused = |checkpointing: bool| {
+        let training = Training { crops: crops.clone(), checkpointing, ..training.clone() };
+        Learner::new(config.clone(), training, none.clone(), 7, None).map(|_| ()).unwrap_err().to_string()
+    };
+    let text = refused(false);
+    assert!(text.contains("GB, and this machine has") && text.contains("set training.checkpointing"), "{text}");
+    assert!(!refused(true).contains("training.checkpointing"), "{}", refused(true));
+}
+
+#[test]
+fn convolutions_in_bf16_are_near_those_in_f32() {
+    tch::set_num_threads(1);
+    let config = Config::preset("tiny").unwrap();
+    let open = |compute: tch::Kind| {
+        let init = super::blocks::Initialisation { compute, ..Default::default() };
+        Network::on(&config, init, tch::Device::Cpu)
+    };
+    let (exact, rough) = (open(tch::Kind::Float), open(tch::Kind::BFloat16));
+    let tokens = exact.encode(&(smooth(64, 64)));
+    let (y, near) = (exact.decode(&tokens), rough.decode(&tokens));
+    assert_eq!(near.kind(), tch::Kind::Float);
+    let difference = (&y - &near).abs().max().double_value(&[]) / y.std(false).double_value(&[]);
+    // bf16 has 8 bits: 0.4 % of each number, over a dozen layers.
+    assert!((1e-4..0.1).contains(&difference), "{difference}");
+    let x = smooth(64, 64);
+    let outwards = &y - &x;
+    for at_once in [None, Some(1)] {
+        let (a, b) = (gradients(&exact, &x, &outwards, at_once, 1), gradients(&rough, &x, &outwards, at_once, 1));
+        assert!(b.iter().all(|gradient| gradient.kind() == tch::Kind::Float));
+        let flat = |list: &[Tensor]| Tensor::cat(&list.iter().map(|t| t.reshape([-1])).collect::<Vec<_>>(), 0);
+        let (a, b) = (flat(&a), flat(&b));
+        let length = |tensor: &Tensor| tensor.square().sum(tch::Kind::Double).sqrt().double_value(&[]);
+        let cosine = (&a * &b).sum(tch::Kind::Double).double_value(&[]) / (length(&a) * length(&b));
+        assert!(cosine > 0.99, "{cosine}");
     }
 }
 
@@ -113,6 +236,12 @@ fn an_interrupted_training_equals_an_undisturbed_one_bit_by_bit() {
     let training =
         Training { loss: super::LossWeights { adversarial: 0.5, ..training.loss }, dead_after: 1, ..training };
     let config = Config { drop_path: 0.2, ..config };
+    for checkpointing in [false, true] {
+        interrupted(&config, &Training { checkpointing, ..training.clone() });
+    }
+}
+
+fn interrupted(config: &Config, training: &Training) {
     let mut whole = learner(config.clone(), training.clone(), None);
     (0..8).for_each(|_| drop(whole.step().unwrap()));
     let folder = tempfile::tempdir().unwrap();
@@ -122,7 +251,7 @@ fn an_interrupted_training_equals_an_undisturbed_one_bit_by_bit() {
     assert_eq!((summary.ending, summary.steps_done), (Ending::Paused, 5));
     // Steps after the checkpoint are lost with the process.
     drop(first.step());
-    let mut second = learner(config, training, Some(&Weights::read(&path).unwrap()));
+    let mut second = learner(config.clone(), training.clone(), Some(&Weights::read(&path).unwrap()));
     (5..8).for_each(|_| drop(second.step().unwrap()));
     assert!(state(&whole) == state(&second), "the states differ");
 }
