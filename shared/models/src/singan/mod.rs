@@ -9,7 +9,10 @@ mod exemplar;
 mod export;
 mod folder;
 mod sample;
+mod stop;
 
+#[cfg(feature = "training")]
+mod batch;
 #[cfg(feature = "training")]
 mod learner;
 #[cfg(feature = "training")]
@@ -19,17 +22,22 @@ mod product;
 #[cfg(test)]
 #[cfg(feature = "training")]
 mod tests;
+#[cfg(feature = "training")]
+mod together;
 
-pub use config::{CHANNELS, Config, Training, generator_parameters};
+pub use config::{CHANNELS, Config, RECIPE, Training, generator_parameters};
 pub use exemplar::{Cut, Exemplar};
 pub use export::export;
 pub use folder::exemplar;
 pub use sample::{Generator, Lesion};
+pub use stop::Stop;
 
 #[cfg(feature = "training")]
 pub use learner::Learner;
 #[cfg(feature = "training")]
 pub(crate) use product::product;
+#[cfg(feature = "training")]
+pub use together::train_together;
 
 use crate::weights;
 use hiresmed_inference::{onnx, package, session, tensor};
