@@ -103,9 +103,12 @@ mod tests {
         assert_eq!((named("exemplars/"), named("exemplars/abc"), named("default")), (None, None, None));
         let train = Request::Train(training(&digest, EXEMPLAR_RECIPE));
         train.validate().unwrap();
-        let id = |digest, recipe| RequestId::derive(&Request::Train(training(digest, recipe)), &SiteId::local(), None);
+        let id = |digest: &Digest, recipe| {
+            RequestId::derive(&Request::Train(training(digest, recipe)), &SiteId::local(), None)
+        };
         assert_eq!(id(&digest, 1), id(&digest, 1));
-        assert_ne!(id(&digest, 1), id(&Digest::of(b"another"), 1));
+        let another = Digest::of(b"another");
+        assert_ne!(id(&digest, 1), id(&another, 1));
         assert_ne!(id(&digest, 1), id(&digest, 2));
         assert!(is_alias(&alias(&digest)));
     }
