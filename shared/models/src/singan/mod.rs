@@ -2,7 +2,8 @@
 //!
 //! One model learns one lesion crop and its mask as two channels of one image, scale by scale from coarse to fine. Every
 //! sample therefore brings its own mask. `config` says what a model is, `exemplar` what it learns from, `export` writes all
-//! scales as one ONNX graph, `sample` draws lesions of a wanted diameter; `network` and `learner` train it in libtorch.
+//! scales as one ONNX graph, `sample` draws lesions of a wanted diameter; `stop` says when
+//! a scale has learned enough; `network`, `learner`, `batch` (a step of models side by side) and `together` train in libtorch.
 
 mod config;
 mod exemplar;
