@@ -1,11 +1,13 @@
 //! Trains the shipped SinGANs and the shipped U-Net, on one thread, resuming where an earlier call stopped.
 //!
 //! `cargo run --release -p hiresmed-models --features training --example train_lesions -- singan EXEMPLARS OUT [NAME...]` trains one
-//! SinGAN for every exemplar (or those named) that `lesion_exemplars` or `kub stones` wrote, `... -- unet REGIONS OUT` the U-Net on
-//! what `lung_regions` wrote, without the slices of [`HELD_OUT`], `... -- kub PAIRS OUT` that on what `kub pairs` wrote, without
-//! [`HELD_OUT_KUB`]. Checkpoints go to OUT/NAME.
+//! SinGAN for every exemplar (or those named) that `lesion_exemplars` or `kub stones` wrote, side by side in batches; `... -- paper
+//! EXEMPLARS OUT NAME...` does so by the published recipe, with which `compare_lesions` compares; `... -- unet REGIONS OUT` trains the
+//! U-Net on what `lung_regions` wrote, without the slices of [`HELD_OUT`], `... -- kub PAIRS OUT` that on what `kub pairs` wrote,
+//! without [`HELD_OUT_KUB`]. Checkpoints go to OUT/NAME. At the end the seconds are told, of the clock and of the processor.
 
-use hiresmed_models::training::{Budget, Flow, Kind, Specification, train};
+use hiresmed_models::singan::train_together;
+use hiresmed_models::training::{Budget, Flow, Kind, Progress, Specification, train};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +17,14 @@ const HELD_OUT: [std::ops::RangeInclusive<u32>; 3] = [4..=9, 18..=23, 31..=36];
 /// Radiographs that the U-Net is scored on.
 const HELD_OUT_KUB: [&str; 2] = ["kub_drr_03", "kub_drr_06"];
 
+/// Time between two checkpoints.
+const ROUND: Duration = Duration::from_secs(60);
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     tch::set_num_threads(1);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, data, out, names @ ..] = arguments.as_slice() else {
-        return Err("usage: train_lesions singan|unet|kub DATA OUT [NAME...]".into());
+        return Err("usage: train_lesions singan|paper|unet|kub DATA OUT [NAME...]".into());
     };
     let (data, out) = (PathBuf::from(data), Path::new(out));
     let specification = |kind, preset: &str, settings| Specification {
@@ -49,21 +54,43 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         names = files.filter_map(|file| Some(file.strip_suffix(".mask.png")?.to_owned())).collect();
         names.sort();
     }
-    for name in names {
-        run(&specification(Kind::Singan, "lesion", serde_json::json!({ "exemplar": name })), &out.join(&name))?;
-    }
+    let preset = match kind.as_str() {
+        "singan" => "lesion",
+        "paper" => "paper",
+        other => return Err(format!("{other:?} is no kind; choose singan, paper or unet").into()),
+    };
+    let started = std::time::Instant::now();
+    let mut progress = |name: &str, step: &Progress| tell(name, step);
+    let lesions = specification(Kind::Singan, preset, serde_json::Value::Null);
+    train_together(&lesions, &names, out, ROUND, &mut progress)?;
+    println!(
+        "{} exemplars in {:.0} s, {:.0} s of the processor",
+        names.len(),
+        started.elapsed().as_secs_f64(),
+        processor_seconds()?
+    );
     Ok(())
 }
 
 fn run(specification: &Specification, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let budget = Budget { steps: None, duration: Some(Duration::from_secs(60)) };
-    let mut progress = |step: &hiresmed_models::training::Progress| {
-        if step.step.is_multiple_of(25) {
-            let figures: Vec<String> = step.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-            println!("{} {}/{} {:.2} s {}", folder.display(), step.step, step.planned, step.seconds, figures.join(" "));
-        }
-        Flow::Continue
-    };
-    train(specification, folder, None, budget, &mut progress, &mut |_, _| {})?;
+    let budget = Budget { steps: None, duration: Some(ROUND) };
+    let name = folder.display().to_string();
+    train(specification, folder, None, budget, &mut |step| tell(&name, step), &mut |_, _| {})?;
     Ok(())
+}
+
+fn tell(name: &str, step: &Progress) -> Flow {
+    if step.step.is_multiple_of(25) {
+        let figures: Vec<String> = step.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        println!("{name} {}/{} {:.3} s {}", step.step, step.planned, step.seconds, figures.join(" "));
+    }
+    Flow::Continue
+}
+
+/// Processor time of this process so far, all threads, s (proc(5): `utime` and `stime` in ticks of a hundredth).
+fn processor_seconds() -> Result<f64, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    let after_name = text.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
 }

@@ -8,6 +8,12 @@ use hiresmed_protocol::{job::TrainRound, outcome::Success};
 use super::{Context, Failure, Run};
 use crate::environment::Environment;
 
+// Models of exemplars are named by the one and trained by the other.
+const _: () = assert!(
+    hiresmed_models::singan::RECIPE == hiresmed_protocol::request::EXEMPLAR_RECIPE,
+    "raise EXEMPLAR_RECIPE with singan::RECIPE"
+);
+
 impl Run for TrainRound {
     #[cfg(feature = "training")]
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {

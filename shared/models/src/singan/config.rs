@@ -1,6 +1,15 @@
 //! What a SinGAN is (saved beside its weights) and how it is trained.
 
+use super::stop::Stop;
 use serde::{Deserialize, Serialize};
+
+/// Version of the recipe of lesion models, preset `lesion` and everything that trains by it: to be raised whenever the same exemplar
+/// and seed would give a model worth having anew. Models of a site's own exemplars are named by it, and are trained again when they are
+/// next asked for. `hiresmed_protocol::request::EXEMPLAR_RECIPE` is raised with it, since the coordinator does not see this crate.
+///
+/// 1: three critic and three generator steps an iteration, 250 iterations a scale. 2: one and one, reconstruction weight 30, at most 500
+/// iterations a scale and a measured early stop.
+pub const RECIPE: u32 = 2;
 
 /// Kernel side of every convolution; five of them see 11 x 11 pixels.
 pub const KERNEL: usize = 3;
@@ -43,8 +52,11 @@ pub struct Training {
     pub width: usize,
     /// Largest width.
     pub width_max: usize,
-    /// Iterations per scale, each of `critic_steps` and then `generator_steps`.
+    /// Iterations per scale, each of `critic_steps` and then `generator_steps`; the most of them where there is a `stop`.
     pub iterations: u64,
+    /// When a scale ends before its last iteration; `null` for never, as published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
     /// Critic steps per iteration.
     pub critic_steps: u32,
     /// Generator steps per iteration.
@@ -75,6 +87,7 @@ impl Default for Training {
             width: 32,
             width_max: 128,
             iterations: 2000,
+            stop: None,
             critic_steps: 3,
             generator_steps: 3,
             learning_rate: 5e-4,
@@ -92,11 +105,20 @@ impl Training {
     /// Names that [`preset`](Self::preset) knows.
     pub const PRESETS: [&'static str; 3] = ["tiny", "lesion", "paper"];
 
-    /// `tiny` (seconds, for tests), `lesion` (minutes on two CPU cores, what ships) or `paper` (2,000 iterations a scale).
+    /// `tiny` (seconds, for tests), `lesion` (a minute or some on two CPU cores; see [`RECIPE`]) or `paper` (2,000 iterations a scale).
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "tiny" => Some(Self { width: 4, width_max: 8, iterations: 2, ..Self::default() }),
-            "lesion" => Some(Self { iterations: 250, fresh_reconstruction: true, ..Self::default() }),
+            "lesion" => Some(Self {
+                iterations: 500,
+                stop: Some(Stop { window: 50, tolerance: 0.1, least: 100 }),
+                critic_steps: 1,
+                generator_steps: 1,
+                decay_at: 0.9,
+                reconstruction: 30.0,
+                fresh_reconstruction: true,
+                ..Self::default()
+            }),
             "paper" => Some(Self::default()),
             _ => None,
         }
@@ -137,6 +159,11 @@ impl Training {
         (self.width << (scale / 4).min(16)).min(self.width_max)
     }
 
+    /// Iteration of a scale from which the rate is a tenth where nothing stopped it before.
+    pub fn late_from(&self) -> u64 {
+        (self.decay_at * self.iterations as f64).ceil() as u64
+    }
+
     /// Every fault of these settings, empty when they can be trained.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -155,6 +182,8 @@ impl Training {
             "critic_steps and generator_steps must be at least 1",
         );
         check(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate must be above 0");
+        check((0.0..=1.0).contains(&self.decay_at), "decay_at must lie in 0..1");
+        faults.extend(self.stop.iter().flat_map(|stop| stop.faults(self.iterations)));
         faults
     }
 }
@@ -246,6 +275,33 @@ mod tests {
         // 2 -> 32: 576 + 32; three of 32 -> 32: 9,216 + 32; four norms of 64; 32 -> 2: 576 + 2.
         assert_eq!(generator_parameters(32), 608 + 3 * 9_248 + 4 * 64 + 578);
         assert_eq!(generator_parameters(64), 1_216 + 3 * 36_928 + 4 * 128 + 1_154);
+    }
+
+    #[test]
+    fn a_changed_recipe_has_another_version() {
+        // Where this fails, raise RECIPE, and EXEMPLAR_RECIPE of the protocol: models of exemplars are trained anew.
+        let recipe = serde_json::to_value(Training::preset("lesion").unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "coarsest_side": 25, "longest_side": 250, "factor": 0.75, "width": 32, "width_max": 128, "iterations": 500,
+            "stop": { "window": 50, "tolerance": 0.1, "least": 100 }, "critic_steps": 1, "generator_steps": 1,
+            "learning_rate": 5e-4, "decay_at": 0.9, "penalty": 0.1, "reconstruction": 30.0, "noise": 0.1,
+            "fresh_reconstruction": true, "exemplar": null,
+        });
+        assert_eq!((RECIPE, recipe), (2, expected));
+    }
+
+    #[test]
+    fn an_unknown_key_of_the_stop_is_refused() {
+        let read = |text: &str| serde_json::from_str::<Training>(text).map_err(|error| error.to_string());
+        let stop = read(r#"{ "stop": { "window": 5, "tolerance": 0.2, "least": 9 } }"#).unwrap().stop;
+        assert_eq!(stop, Some(Stop { window: 5, tolerance: 0.2, least: 9 }));
+        assert!(
+            read(r#"{ "stop": { "window": 5, "tolerance": 0.2, "least": 9, "most": 3 } }"#)
+                .unwrap_err()
+                .contains("most")
+        );
+        let bad = Stop { window: 0, tolerance: 1.0, least: 2_001 };
+        assert_eq!(Training { stop: Some(bad), ..Training::default() }.faults().len(), 3);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Training, one scale after the other: WGAN-GP and reconstruction (equation 13).
 
+use super::batch;
 use super::config::{CHANNELS, Config, Training};
 use super::exemplar::Exemplar;
-use super::network::{Stack, gradient_penalty, resize};
+use super::network::{Stack, generate, resize};
+use super::stop::Watch;
 use crate::noise;
 use crate::training::{self, Adam, Error, Figure, Randomness, keep_named, load_named};
 use crate::weights::Weights;
@@ -22,30 +24,35 @@ pub struct Learner {
     name: String,
     /// SHA-256 over image and mask as little-endian `f32`, hex.
     data: String,
-    training: Training,
-    config: Config,
-    random: Randomness,
+    pub(super) training: Training,
+    pub(super) config: Config,
+    pub(super) random: Randomness,
     seed: u64,
     /// The exemplar at every scale, `f32 [1, 2, h, w]`.
-    real: Vec<Tensor>,
+    pub(super) real: Vec<Tensor>,
     /// Generators of finished scales, frozen.
-    finished: Vec<Stack>,
+    pub(super) finished: Vec<Stack>,
     /// None when training is complete.
-    scale: Option<Scale>,
-    steps: u64,
+    pub(super) scale: Option<Scale>,
+    /// Steps made, and those that a scale which stopped early has skipped: every scale begins at a multiple of the iterations.
+    pub(super) steps: u64,
+    /// Iterations that each finished scale has made.
+    iterations: Vec<u64>,
 }
 
 /// The scale that is being trained.
 #[derive(Debug)]
-struct Scale {
-    generator: Stack,
-    critic: Stack,
-    generator_adam: Adam,
-    critic_adam: Adam,
+pub(super) struct Scale {
+    pub(super) generator: Stack,
+    pub(super) critic: Stack,
+    pub(super) generator_adam: Adam,
+    pub(super) critic_adam: Adam,
     /// Up-sampled reconstruction of the scale below (zero at scale 0), `f32 [1, 2, h, w]`.
-    previous: Tensor,
+    pub(super) previous: Tensor,
     /// Noise of the reconstruction, multiplied by its amplitude (zero above scale 0).
-    noise: Tensor,
+    pub(super) noise: Tensor,
+    /// What decides its early stop.
+    watch: Watch,
 }
 
 impl Learner {
@@ -60,6 +67,9 @@ impl Learner {
         if let Some(steps) = specification.steps {
             let scales = training.pyramid([exemplar.image.height(), exemplar.image.width()]).len() as u64;
             training.iterations = steps.div_ceil(scales).max(1);
+            if let Some(stop) = &mut training.stop {
+                stop.least = stop.least.min(training.iterations);
+            }
         }
         Self::new(&exemplar, training, specification.seed, parent)
     }
@@ -100,6 +110,7 @@ impl Learner {
             finished: Vec::new(),
             scale: None,
             steps: 0,
+            iterations: Vec::new(),
         };
         match parent {
             None => learner.scale = Some(learner.start_scale(None)),
@@ -120,8 +131,28 @@ impl Learner {
     }
 
     /// Index of the scale under way, the number of scales when training is complete.
-    fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         self.finished.len()
+    }
+
+    /// Iterations that each finished scale has made, coarse to fine.
+    pub fn iterations(&self) -> &[u64] {
+        &self.iterations
+    }
+
+    /// The exemplar's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the scale under way can be trained in one batch with `other`'s: the same shapes by the same settings.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let settings = |learner: &Self| Training { exemplar: None, ..learner.training.clone() };
+        let shape = |learner: &Self| {
+            let scales = ..learner.config.scales().min(learner.index() + 1);
+            (learner.config.sizes[scales].to_vec(), learner.config.widths[scales].to_vec())
+        };
+        self.index() == other.index() && shape(self) == shape(other) && settings(self) == settings(other)
     }
 
     /// The next scale, its networks warm where the scale `below` is as wide.
@@ -152,6 +183,7 @@ impl Learner {
             critic,
             previous,
             noise,
+            watch: Watch::default(),
         }
     }
 
@@ -167,7 +199,7 @@ impl Learner {
         for (scale, generator) in self.finished.iter().enumerate().take(at) {
             let previous = if scale == 0 { output } else { resize(&output, self.config.sizes[scale]) };
             let noise = if scale == 0 { self.reconstruction_noise() } else { previous.zeros_like() };
-            output = tch::no_grad(|| generator.generate(&noise, &previous));
+            output = tch::no_grad(|| generate(&[generator], &noise, &previous));
         }
         if at == 0 {
             return (output, 1.0);
@@ -177,50 +209,49 @@ impl Learner {
         (previous, (self.training.noise * error) as f32)
     }
 
-    /// Input of the scale under way from fresh noise: the frozen scales' up-sampled sample, and this scale's own noise.
-    fn fresh_input(&self, rng: &mut ChaCha8Rng) -> (Tensor, Tensor) {
-        let at = self.index();
-        let mut previous = self.real[0].zeros_like();
-        for (scale, generator) in self.finished.iter().enumerate() {
-            let noise = self.fresh_noise(rng, scale);
-            let output = tch::no_grad(|| generator.generate(&noise, &previous));
-            previous = resize(&output, self.config.sizes[scale + 1]);
-        }
-        (self.fresh_noise(rng, at), previous)
-    }
-
     /// Noise of `scale`, multiplied by its amplitude.
-    fn fresh_noise(&self, rng: &mut ChaCha8Rng, scale: usize) -> Tensor {
+    pub(super) fn fresh_noise(&self, rng: &mut ChaCha8Rng, scale: usize) -> Tensor {
         noise_map(rng, scale, self.config.sizes[scale]) * f64::from(self.config.noise_amplitudes[scale])
     }
 
-    /// One critic step; returns (critic loss without penalty, penalty).
-    fn critic_step(&self, scale: &mut Scale, rng: &mut ChaCha8Rng, rate: f64) -> (Tensor, Tensor) {
-        let (noise, previous) = self.fresh_input(rng);
-        let real = &self.real[self.index()];
-        let fake = tch::no_grad(|| scale.generator.generate(&noise, &previous));
-        let score = |image: &Tensor| scale.critic.forward(image).mean(Kind::Float);
-        let wasserstein = score(&fake) - score(real);
-        let share = f64::from(rand::RngExt::random::<f32>(rng));
-        let between = real * share + &fake * (1.0 - share);
-        let penalty = gradient_penalty(&scale.critic, &between);
-        let loss = &wasserstein + &penalty * self.training.penalty;
-        descend(&mut scale.critic_adam, &loss, rate);
-        (wasserstein.detach(), penalty.detach())
+    /// Iterations that the scale under way has made, and the one from which its rate is a tenth.
+    fn progress(&self, scale: &Scale) -> (u64, u64) {
+        let late_from = self.training.late_from();
+        (self.steps % self.training.iterations, scale.watch.late_from.unwrap_or(late_from).min(late_from))
     }
 
-    /// One generator step on a fresh fake; returns (adversarial loss, reconstruction's mean squared error).
-    fn generator_step(&self, scale: &mut Scale, rng: &mut ChaCha8Rng, rate: f64) -> (Tensor, Tensor) {
-        let (noise, previous) = self.fresh_input(rng);
-        let fake = scale.generator.generate(&noise, &previous);
-        let adversarial = -scale.critic.forward(&fake).mean(Kind::Float);
-        let fresh = self.training.fresh_reconstruction && self.index() == 0;
-        let noise = if fresh { noise_map(rng, 0, self.config.sizes[0]) } else { scale.noise.shallow_clone() };
-        let rebuilt = scale.generator.generate(&noise, &scale.previous);
-        let error = (rebuilt - &self.real[self.index()]).square().mean(Kind::Float);
-        let loss = &adversarial + &error * self.training.reconstruction;
-        descend(&mut scale.generator_adam, &loss, rate);
-        (adversarial.detach(), error.detach())
+    /// Adam's rate in the next step.
+    pub(super) fn rate(&self, scale: &Scale) -> f64 {
+        let (made, late_from) = self.progress(scale);
+        self.training.learning_rate * if made >= late_from { 0.1 } else { 1.0 }
+    }
+
+    /// Counts a step, whose figures these are, and goes to the next scale where this one has ended.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`]: the learner must not be used afterwards.
+    pub(super) fn stepped(&mut self, mut scale: Scale, losses: [Figure; 4]) -> Result<Vec<Figure>, Error> {
+        if let Some(&(term, value)) = losses.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::NotFinite { term, step: self.steps, value });
+        }
+        let mut figures: Vec<Figure> = vec![("scale", self.index() as f64)];
+        figures.extend(losses);
+        let value = |wanted: &str| losses.iter().find(|(name, _)| *name == wanted).map_or(0.0, |(_, value)| *value);
+        let (made, _) = self.progress(&scale);
+        if let Some(stop) = &self.training.stop {
+            scale.watch.add(stop, made + 1, value("reconstruction"), value("wasserstein"));
+        }
+        let (_, late_from) = self.progress(&scale);
+        let end = late_from + self.training.iterations - self.training.late_from();
+        self.steps += 1;
+        if made + 1 < end {
+            self.scale = Some(scale);
+            return Ok(figures);
+        }
+        self.steps = self.steps.next_multiple_of(self.training.iterations);
+        self.iterations.push(made + 1);
+        self.finish_scale(&scale);
+        Ok(figures)
     }
 
     /// Freezes `scale` and starts the next one, if there is one.
@@ -240,6 +271,11 @@ impl Learner {
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
         self.steps = training::resumed(parent, "singan", &self.fingerprint())?;
         let done = ((self.steps / self.training.iterations) as usize).min(self.config.scales());
+        self.iterations = match parent.metadata.get("iterations") {
+            None => vec![self.training.iterations; done],
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| Error::Parent(format!("its iterations of each scale: {error}")))?,
+        };
         for scale in 0..done {
             let (_, amplitude) = self.reconstruction_input(scale);
             self.config.noise_amplitudes.push(amplitude);
@@ -256,6 +292,11 @@ impl Learner {
             let mut scale = self.scale_over(generator, critic);
             scale.generator_adam.restore(parent, "generator_adam")?;
             scale.critic_adam.restore(parent, "critic_adam")?;
+            scale.watch = match parent.metadata.get("watch") {
+                None => Watch::default(),
+                Some(text) => serde_json::from_str(text)
+                    .map_err(|error| Error::Parent(format!("what it knows of the scale's early stop: {error}")))?,
+            };
             self.scale = Some(scale);
         }
         Ok(())
@@ -270,37 +311,7 @@ impl Learner {
 
 impl training::Learner for Learner {
     fn step(&mut self) -> Result<Vec<Figure>, Error> {
-        let iteration = self.steps % self.training.iterations;
-        let late = iteration as f64 >= self.training.decay_at * self.training.iterations as f64;
-        let rate = self.training.learning_rate * if late { 0.1 } else { 1.0 };
-        let Some(mut scale) = self.scale.take() else {
-            return Ok(Vec::new());
-        };
-        let mut rng = self.random.generator(self.steps, "singan step");
-        let mut figures: Vec<Figure> = vec![("scale", self.index() as f64)];
-        let mut critic = None;
-        for _ in 0..self.training.critic_steps {
-            critic = Some(self.critic_step(&mut scale, &mut rng, rate));
-        }
-        let mut generator = None;
-        for _ in 0..self.training.generator_steps {
-            generator = Some(self.generator_step(&mut scale, &mut rng, rate));
-        }
-        let terms = [("wasserstein", "penalty", critic), ("adversarial", "reconstruction", generator)];
-        for (first, second, losses) in terms {
-            let losses = losses.map(|(a, b)| [(first, a.double_value(&[])), (second, b.double_value(&[]))]);
-            figures.extend(losses.into_iter().flatten());
-        }
-        if let Some(&(term, value)) = figures.iter().find(|(_, value)| !value.is_finite()) {
-            return Err(Error::NotFinite { term, step: self.steps, value });
-        }
-        self.steps += 1;
-        if self.steps.is_multiple_of(self.training.iterations) {
-            self.finish_scale(&scale);
-        } else {
-            self.scale = Some(scale);
-        }
-        Ok(figures)
+        batch::step(&mut [self]).pop().unwrap_or_else(|| Ok(Vec::new()))
     }
 
     fn steps_done(&self) -> u64 {
@@ -321,12 +332,16 @@ impl training::Learner for Learner {
             keep_named(&scale.critic.named(), &mut weights, "critic.")?;
             scale.generator_adam.keep(&mut weights, "generator_adam")?;
             scale.critic_adam.keep(&mut weights, "critic_adam")?;
+            let watch = serde_json::to_string(&scale.watch);
+            let watch = watch.map_err(|error| Error::Specification(vec![error.to_string()]))?;
+            weights.metadata.insert("watch".to_owned(), watch);
         }
         let config =
             serde_json::to_string(&self.config).map_err(|error| Error::Specification(vec![error.to_string()]))?;
         for (key, value) in [("kind", "singan".to_owned()), ("configuration", config), ("data", self.data.clone())] {
             weights.metadata.insert(key.to_owned(), value);
         }
+        weights.metadata.insert("iterations".to_owned(), serde_json::json!(self.iterations).to_string());
         weights.metadata.insert("name".to_owned(), self.name.clone());
         weights.metadata.insert("singan".to_owned(), self.fingerprint());
         weights.metadata.insert("steps".to_owned(), self.steps.to_string());
@@ -349,12 +364,6 @@ fn settings(specification: &training::Specification) -> Result<Training, Error> 
         fields.extend(changes.clone());
     }
     serde_json::from_value(value).map_err(|error| fault(format!("settings: {error}")))
-}
-
-/// One step down `loss` over the optimiser's parameters only.
-fn descend(adam: &mut Adam, loss: &Tensor, rate: f64) {
-    let gradients = Tensor::run_backward(&[loss], adam.parameters(), false, false);
-    adam.step(&gradients, rate, None);
 }
 
 /// N(0, 1) noise of `scale`, `f32 [1, 2, h, w]`: one map for both channels at scale 0, one each above.

@@ -2,14 +2,18 @@
 //!
 //! One model learns one lesion crop and its mask as two channels of one image, scale by scale from coarse to fine. Every
 //! sample therefore brings its own mask. `config` says what a model is, `exemplar` what it learns from, `export` writes all
-//! scales as one ONNX graph, `sample` draws lesions of a wanted diameter; `network` and `learner` train it in libtorch.
+//! scales as one ONNX graph, `sample` draws lesions of a wanted diameter; `stop` says when
+//! a scale has learned enough; `network`, `learner`, `batch` (a step of models side by side) and `together` train in libtorch.
 
 mod config;
 mod exemplar;
 mod export;
 mod folder;
 mod sample;
+mod stop;
 
+#[cfg(feature = "training")]
+mod batch;
 #[cfg(feature = "training")]
 mod learner;
 #[cfg(feature = "training")]
@@ -19,17 +23,22 @@ mod product;
 #[cfg(test)]
 #[cfg(feature = "training")]
 mod tests;
+#[cfg(feature = "training")]
+mod together;
 
-pub use config::{CHANNELS, Config, Training, generator_parameters};
+pub use config::{CHANNELS, Config, RECIPE, Training, generator_parameters};
 pub use exemplar::{Cut, Exemplar};
 pub use export::export;
 pub use folder::exemplar;
 pub use sample::{Generator, Lesion};
+pub use stop::Stop;
 
 #[cfg(feature = "training")]
 pub use learner::Learner;
 #[cfg(feature = "training")]
 pub(crate) use product::product;
+#[cfg(feature = "training")]
+pub use together::train_together;
 
 use crate::weights;
 use hiresmed_inference::{onnx, package, session, tensor};

@@ -1,4 +1,4 @@
-//! Five valid convolutions: the generator and the critic of one scale, in libtorch.
+//! Five valid convolutions: the generator and the critic of one scale, in libtorch, of one model or of several side by side.
 
 use super::config::{CHANNELS, KERNEL, LAYERS, PADDING};
 use super::export::{EPSILON, SLOPE};
@@ -91,38 +91,42 @@ impl Stack {
             let _ = tensor.set_requires_grad(false);
         }
     }
+}
 
-    /// `f32 [N, 2, h, w] -> [N, out, h - 10, w - 10]`, no output activation.
-    pub fn forward(&self, input: &Tensor) -> Tensor {
-        let mut at = 0;
-        let mut take = |count: usize| {
-            at += count;
-            &self.tensors[at - count..at]
-        };
-        let mut x = input.shallow_clone();
-        for layer in 0..LAYERS {
-            let convolution = take(CONVOLUTION.len());
-            x = x.conv2d(&convolution[0].1, Some(&convolution[1].1), [1, 1], [0, 0], [1, 1], 1);
-            if layer + 1 < LAYERS {
-                let norm = take(NORM.len());
-                let (weight, bias) = (Some(&norm[0].1), Some(&norm[1].1));
-                let none = None::<&Tensor>;
-                x = x.instance_norm(weight, bias, none, none, true, 0.0, f64::from(EPSILON), false).prelu(&self.slope);
-            }
+/// Stacks of one width side by side, one for each model, as groups of the same convolutions: `f32 [N, 2 g, h, w] -> [N, out g, h - 10,
+/// w - 10]`, no output activation. Channels of a model follow each other, and no value of one model reaches another.
+pub fn forward(stacks: &[&Stack], input: &Tensor) -> Tensor {
+    let groups = stacks.len() as i64;
+    let tensor = |at: usize| match stacks {
+        [stack] => stack.tensors[at].1.shallow_clone(),
+        _ => Tensor::cat(&stacks.iter().map(|stack| &stack.tensors[at].1).collect::<Vec<_>>(), 0),
+    };
+    let mut at = 0..;
+    let mut next = || tensor(at.next().unwrap_or_default());
+    let slope = stacks.first().map(|stack| stack.slope.shallow_clone()).unwrap_or_default();
+    let mut x = input.shallow_clone();
+    for layer in 0..LAYERS {
+        let (weight, bias) = (next(), next());
+        x = x.conv2d(&weight, Some(&bias), [1, 1], [0, 0], [1, 1], groups);
+        if layer + 1 < LAYERS {
+            let (weight, bias) = (next(), next());
+            let none = None::<&Tensor>;
+            let epsilon = f64::from(EPSILON);
+            x = x.instance_norm(Some(&weight), Some(&bias), none, none, true, 0.0, epsilon, false).prelu(&slope);
         }
-        x
     }
+    x
+}
 
-    /// The generator's whole output: tanh of the residual plus the previous scale.
-    ///
-    /// `noise` and `previous` are `f32 [N, 2, h, w]`; noise is already multiplied by its amplitude. Padding is put once, so the output
-    /// is `[N, 2, h, w]`: zeros around the noise, the edge's own values around the image. The published recipe pads both with
-    /// zeros; in a lung crop zero is tissue, and that frame comes too near when a lesion is sampled smaller than it was learned.
-    pub fn generate(&self, noise: &Tensor, previous: &Tensor) -> Tensor {
-        let around = [PADDING as i64; 4];
-        let input = noise.constant_pad_nd(around) + previous.replication_pad2d(around);
-        self.forward(&input).tanh() + previous
-    }
+/// The generators' whole output: tanh of the residual plus the previous scale.
+///
+/// `noise` and `previous` are `f32 [N, 2 g, h, w]`; noise is already multiplied by its amplitude. Padding is put once, so the output
+/// is `[N, 2 g, h, w]`: zeros around the noise, the edge's own values around the image. The published recipe pads both with
+/// zeros; in a lung crop zero is tissue, and that frame comes too near when a lesion is sampled smaller than it was learned.
+pub fn generate(generators: &[&Stack], noise: &Tensor, previous: &Tensor) -> Tensor {
+    let around = [PADDING as i64; 4];
+    let input = noise.constant_pad_nd(around) + previous.replication_pad2d(around);
+    forward(generators, &input).tanh() + previous
 }
 
 fn zeros(shape: &[i64]) -> Tensor {
@@ -139,13 +143,16 @@ pub fn resize(x: &Tensor, [height, width]: [usize; 2]) -> Tensor {
     x.upsample_bicubic2d(size, false, None, None)
 }
 
-/// Mean over the image of (|gradient over channels| - 1)^2, the gradient being that of the critic's summed output with
-/// respect to its input (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the critic's weights.
-pub fn gradient_penalty(critic: &Stack, input: &Tensor) -> Tensor {
+/// For each model `f32 [g]`: mean over the image of (|gradient over channels| - 1)^2, the gradient being that of the critic's summed
+/// output with respect to its input `f32 [1, 2 g, h, w]` (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the
+/// critics' weights.
+pub fn gradient_penalty(critics: &[&Stack], input: &Tensor) -> Tensor {
     let input = input.detach().set_requires_grad(true);
-    let output = critic.forward(&input).sum(input.kind());
+    let output = forward(critics, &input).sum(input.kind());
     let gradient = Tensor::run_backward(&[output], &[&input], true, true);
-    let norm = gradient[0].square().sum_dim_intlist([1i64].as_slice(), false, input.kind());
+    let size = input.size();
+    let by_model = gradient[0].square().reshape([critics.len() as i64, CHANNELS as i64, size[2], size[3]]);
+    let norm = by_model.sum_dim_intlist([1i64].as_slice(), false, input.kind());
     // The square root's slope at 0 is infinite: a gradient of exactly 0 would make the weights NaN.
-    ((norm + 1e-12).sqrt() - 1.0).square().mean(input.kind())
+    ((norm + 1e-12).sqrt() - 1.0).square().mean_dim([1i64, 2].as_slice(), false, input.kind())
 }

@@ -46,6 +46,17 @@ impl History {
         history.map_err(|error| Error::Parent(format!("its history of losses: {error}")))
     }
 
+    /// Puts it into a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Export`] where it cannot be written as JSON.
+    pub fn keep(&self, checkpoint: &mut Weights) -> Result<(), Error> {
+        let text = serde_json::to_string(self);
+        let text = text.map_err(|error| Error::Export(format!("the history of losses: {error}")))?;
+        checkpoint.metadata.insert(KEY.to_owned(), text);
+        Ok(())
+    }
+
     /// Adds the figures of `step`, counted from 0.
     pub fn add(&mut self, step: u64, figures: &[Figure]) {
         while step / self.every >= MOST {
@@ -123,9 +134,7 @@ impl Learner for Recorded {
 
     fn checkpoint(&self) -> Result<Weights, Error> {
         let mut checkpoint = self.learner.checkpoint()?;
-        let text = serde_json::to_string(&self.history);
-        let text = text.map_err(|error| Error::Export(format!("the history of losses: {error}")))?;
-        checkpoint.metadata.insert(KEY.to_owned(), text);
+        self.history.keep(&mut checkpoint)?;
         Ok(checkpoint)
     }
 }

@@ -44,6 +44,18 @@ pub fn train(
     }
 }
 
+/// Writes a checkpoint of `step` into `folder` as [`train`] does, and removes all but the newest two; gives its path.
+///
+/// # Errors
+/// Those of [`Weights::write`].
+pub(crate) fn keep_checkpoint(checkpoint: &Weights, folder: &Path, step: u64) -> Result<PathBuf, Error> {
+    fs::create_dir_all(folder).map_err(|source| weights::Error::File { path: folder.into(), source })?;
+    let path = folder.join(format!("step-{step:08}.safetensors"));
+    checkpoint.write(&path)?;
+    prune(folder);
+    Ok(path)
+}
+
 /// Removes all but the newest checkpoints; one that cannot be removed only takes space.
 fn prune(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };

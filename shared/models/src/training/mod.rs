@@ -18,6 +18,7 @@ mod state;
 pub use card::{CURVES_FILE, card};
 pub use dataset::{Dataset, Sample};
 pub use history::History;
+pub(crate) use local::keep_checkpoint;
 pub use local::train;
 pub use optimiser::Adam;
 pub use product::{Naming, Product, product};

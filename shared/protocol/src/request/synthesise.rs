@@ -133,6 +133,11 @@ impl Default for Size {
 /// How a lesion model is named that is to be trained on an exemplar of the site's: before the exemplar's digest.
 pub const EXEMPLARS: &str = "exemplars/";
 
+/// Version of the recipe by which a lesion model is trained on an exemplar: part of the name of what was trained, so that a changed
+/// recipe trains anew. It is that of `hiresmed_models::singan::RECIPE`, which says when to raise both; the trainer does not build
+/// where they differ.
+pub const EXEMPLAR_RECIPE: u32 = 2;
+
 /// Models by alias (`default`, or a registered name), digest, or a unique prefix of a digest of 8 digits or more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
