@@ -6,7 +6,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DATA ?= data
 OUT ?= out
-MODALITY ?= ct
 runtimes := infra/runtimes/fetch.py
 environment := . infra/runtimes/environment
 
@@ -31,8 +30,8 @@ trainer: build trainer-runtime ## fetch libtorch and build target/release/hiresm
 	$(environment); cargo build --release --locked -p hiresmed-worker --features training --bin hiresmed-trainer
 
 .PHONY: demo
-demo: build ## make twelve labelled synthetic lung CT slices in out/demo; MODALITY=kub: radiographs with stones
-	target/release/hiresmed demo --modality $(MODALITY) --out $(OUT)/demo
+demo: build ## make twelve labelled synthetic lung CT slices in out/demo
+	target/release/hiresmed demo --out $(OUT)/demo
 
 .PHONY: test-tools
 test-tools: runtimes trainer-runtime

@@ -1,4 +1,4 @@
-//! `hiresmed demo`: the main job, end to end, on the sample and the models that come with the project.
+//! `hiresmed demo`: the main job, end to end, on the sample that comes with the project.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use hiresmed_coordinator::Ending;
-use hiresmed_protocol::{Request, parse, request::Modality};
+use hiresmed_protocol::parse;
 use hiresmed_worker::shipped;
 
 use crate::{
-    commands::{DeviceArgument, ModalityArgument, conclude},
+    commands::{DeviceArgument, conclude},
     export, failure,
     fleet::Fleet,
     report, signals,
@@ -20,7 +20,7 @@ use crate::{
 /// How a demo whose result could not be written goes on: its state lies in the output folder, where no other command looks.
 const AGAIN: &str = "free space or put right what is said below, and run the same command again";
 
-/// Make labelled synthetic images with what comes with the project: lung CT with nodules, or radiographs with stones
+/// Make labelled synthetic lung CT from the sample that comes with the project
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder for the images, masks, labels and report.html
@@ -33,25 +33,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    modality: ModalityArgument,
-    #[command(flatten)]
     device: DeviceArgument,
-}
-
-/// The demo's request.
-fn request(arguments: &Arguments) -> Result<Request> {
-    let what = match arguments.modality.modality() {
-        Modality::Ct => "name = \"hiresmed demo: lung CT with nodules\"",
-        // No radiograph comes with the project: backgrounds are drawn.
-        Modality::Kub => {
-            "name = \"hiresmed demo: radiographs of kidneys, ureters and bladder with stones\"\nmodality = \"kub\"\n\
-             size = { width = 1024, height = 1024 }\nbackground.mode = \"sample\"\nblend = \"attenuation\"\n\
-             lesions.count = { min = 1, max = 3 }\nlesions.diameter_mm = { min = 4, max = 12 }"
-        }
-    };
-    let (count, seed) = (arguments.count, arguments.seed);
-    let text = format!("version = 1\nkind = \"synthesise\"\ncount = {count}\nseed = {seed}\n{what}\n");
-    parse::toml(&text).map_err(failure::refused)
 }
 
 /// Runs the command.
@@ -65,7 +47,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "the models and the sample that come with the project were not found; set HIRESMED_PACK to the project's infra/pack"
         );
     }
-    let request = request(arguments)?;
+    let text = format!(
+        "version = 1\nkind = \"synthesise\"\nname = \"hiresmed demo: lung CT with nodules\"\ncount = {}\nseed = {}\n",
+        arguments.count, arguments.seed
+    );
+    let request = parse::toml(&text).map_err(failure::refused)?;
     export::check(&arguments.out)?;
     // The demo's own state, beside its result: a demo that was killed goes on, and a finished one leaves nothing behind.
     let state = arguments.out.join(".state");

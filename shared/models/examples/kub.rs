@@ -11,8 +11,8 @@
 use std::path::{Path, PathBuf};
 
 use hiresmed_imaging::{
-    Mask, Plane, Window, labels, raster,
-    resample::{Filter, resize},
+    Mask, Plane, Window, body, labels, raster,
+    resample::{Filter, resize, resize_mask},
 };
 use hiresmed_inference::package::{CARD_FILE, Draft, Kind, Package, TrainingData, Window as Range, digest};
 use hiresmed_inference::{Runtime, Session, SessionOptions};
@@ -102,7 +102,9 @@ fn zones(checkpoint: &Path, pairs: &Path, root: &Path) -> Fallible<()> {
         let plane = scaled(&image.plane, |value| value / image.max * 2.0 - 1.0);
         // As in the training: bone, where neither kidney nor bladder lies over it.
         let forbidden = Mask::from_fn(labels.width(), labels.height(), |x, y| labels.at(x, y) as u8 == BONE);
-        let found = zones.permissible(&plane)?.inverted();
+        let body = body::body_above(&plane, body::THRESHOLD_RADIOGRAPH);
+        let forbidden = forbidden.and(&body);
+        let found = body.without(&zones.permissible_within(&plane, &body)?);
         dice.push(2.0 * found.and(&forbidden).area() as f64 / (found.area() + forbidden.area()) as f64);
     }
     let mean = dice.iter().sum::<f64>() / dice.len() as f64;
@@ -125,7 +127,7 @@ fn zones(checkpoint: &Path, pairs: &Path, root: &Path) -> Fallible<()> {
          on a grid of 256 x 256.\n\n\
          - **Data**: six simulated radiographs of one patient, projected from a CT with voxels of 3 mm under different poses, with \
          the organ labels projected alike; zoomed, shifted, turned, brightened and made noisy at random, never mirrored.\n\
-         - **Held-out score**: Dice {mean:.3} of the forbidden region on two other projections ({}). They are of the same patient: \
+         - **Held-out score**: Dice {mean:.3} of the forbidden region in the body on two other projections ({}). They are of the same patient: \
          the score says nothing of others, and nothing of real radiographs.\n\
          - **Licence**: {LICENCE}; trained on {SOURCE}. Not for diagnosis.\n",
         draft.parameters,
@@ -151,10 +153,8 @@ fn density(pairs: &Path, root: &Path) -> Fallible<()> {
         bytes.extend(std::fs::read(path)?);
         let labels = raster::read_grey(path, Default::default())?.plane;
         let image = raster::read_grey(path.to_string_lossy().replace(".mask.png", ".png"), Default::default())?;
-        let body = hiresmed_imaging::body::body_above(
-            &scaled(&image.plane, |value| value / image.max * 2.0 - 1.0),
-            hiresmed_imaging::body::THRESHOLD_RADIOGRAPH,
-        );
+        let body =
+            body::body_above(&scaled(&image.plane, |value| value / image.max * 2.0 - 1.0), body::THRESHOLD_RADIOGRAPH);
         let bounds = body.bounds().ok_or("a radiograph without a body")?;
         bodies.push([bounds.width as f64 * SPACING_MM, bounds.height as f64 * SPACING_MM]);
         let middle = (
@@ -285,8 +285,7 @@ fn exemplar(slice: &Plane, stone: &labels::YoloBox, name: &str) -> Fallible<(Pla
     }
     // Sampled finely and averaged down, so that the outline is smooth.
     let fine = crop(SIDE * 4, diameter / f64::from(DIAMETER) / 4.0);
-    let mask =
-        hiresmed_imaging::resample::resize_mask(&outline(&resize(&fine, SIDE * 2, SIDE * 2, Filter::Area)), SIDE, SIDE);
+    let mask = resize_mask(&outline(&resize(&fine, SIDE * 2, SIDE * 2, Filter::Area)), SIDE, SIDE);
     let depth = mask.distance_to_edge();
     let deepest = depth.data().iter().copied().fold(1.0, f32::max);
     let mut rng = ChaCha8Rng::seed_from_u64(2);

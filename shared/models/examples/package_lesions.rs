@@ -95,6 +95,10 @@ fn draft(name: &str, config: &Config, lesions: &[(f32, Lesion)], exemplars: &Pat
     let mut draft = Draft::new(Kind::Singan, name, licence);
     draft.configuration = serde_json::to_value(config)?;
     draft.window = Some(Window { low: -1000.0, high: 400.0 });
+    if is_stone(name) {
+        draft.modality = Some("kub".to_owned());
+        draft.window = Some(Window { low: 0.0, high: 65_535.0 });
+    }
     draft.parameters = config.parameters() as u64;
     draft.graphs.insert("generate".to_owned(), "generate.onnx".to_owned());
     let files = [
@@ -115,6 +119,11 @@ fn draft(name: &str, config: &Config, lesions: &[(f32, Lesion)], exemplars: &Pat
     Ok(draft)
 }
 
+/// Whether an exemplar is one of `kub stones`, for radiographs.
+fn is_stone(name: &str) -> bool {
+    name.starts_with("stone")
+}
+
 /// Data set, licence with attribution, and how the mask was made.
 fn source(name: &str) -> (&'static str, &'static str, &'static str) {
     if name.starts_with("lidc") {
@@ -132,6 +141,14 @@ fn source(name: &str) -> (&'static str, &'static str, &'static str) {
             "CC BY 4.0 (Lung-PET-CT-Dx, doi 10.7937/TCIA.2020.NNC20461)",
             mask,
         )
+    } else if is_stone(name) {
+        let mask = "what is nearly white inside the data set's box. On CT in a soft-tissue window a stone is white throughout: only its \
+                    outline is real, and its thickness along the ray is taken for what it would be were it as deep as it is wide";
+        (
+            "coronal CT of kidneys, one stone of one slice",
+            "CC BY 4.0 (Roboflow Universe, tez-nwkf5/tez_roi_aug v3)",
+            mask,
+        )
     } else {
         let mask = "tissue connected to a seed that we set by eye: the data set has no boxes. Its 8-bit grey values were brought to Hounsfield \
                     units by two points, air and muscle, and its pixel spacing is unknown";
@@ -147,12 +164,15 @@ fn card(name: &str, config: &Config, lesions: &[(f32, Lesion)]) -> String {
     let (source, licence, mask) = source(name);
     let ((mean, largest), (area, spread)) = (diameter_error(lesions), relative_area(config, lesions));
     let [height, width] = config.finest();
+    let surroundings = match is_stone(name) {
+        true => "tissue beyond it was replaced by an even grey with grain",
+        false => "tissue beyond the lesion (chest wall, mediastinum) was replaced by lung of the same slice",
+    };
     format!(
         "# SinGAN `{name}`\n\n\
-        Draws lung lesions with their masks from noise, in the likeness of one exemplar. `samples.png` shows {SAMPLES} samples each at \
+        Draws {} with their masks from noise, in the likeness of one exemplar. `samples.png` shows {SAMPLES} samples each at \
         {:.0}, {:.0} and {:.0} px, every patch above its mask.\n\n\
-        - **Exemplar**: {source}. Mask: {mask}. The crop was resampled to {width} x {height} px with a lesion of {:.0} px; tissue \
-        beyond the lesion (chest wall, mediastinum) was replaced by lung of the same slice.\n\
+        - **Exemplar**: {source}. Mask: {mask}. The crop was resampled to {width} x {height} px with a lesion of {:.0} px; {surroundings}.\n\
         - **Training**: preset `lesion` ({} scales, {} parameters; 1 seed), image and soft mask as two channels.\n\
         - **Measured** over the {} samples of the sheet: delivered longest diameter off by {:.1} % on average, {:.1} % at most; mask area \
         {area:.2} +- {spread:.2} of the exemplar's at equal diameter. One image cannot be held out from a model of one image: there is no \
@@ -161,6 +181,7 @@ fn card(name: &str, config: &Config, lesions: &[(f32, Lesion)]) -> String {
         - **Limits**: far fewer iterations than the published recipe's 2,000 a scale, and a reconstruction from fresh noise that holds \
         samples near the exemplar: they differ in orientation, grey values, texture and edge, and little in overall shape. Lesions under \
         6 px have little inner structure. Not for diagnosis.\n",
+        if is_stone(name) { "kidney stones for radiographs" } else { "lung lesions" },
         DIAMETERS_PX[0],
         DIAMETERS_PX[1],
         DIAMETERS_PX[2],

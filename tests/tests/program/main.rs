@@ -8,6 +8,7 @@ mod faults;
 mod fixture;
 mod harness;
 mod kill;
+mod kub;
 mod models;
 mod output;
 mod requests;
