@@ -46,7 +46,7 @@ test: test-tools ## run every test, the ones against libtorch and the end-to-end
 	$(environment); \
 	export HIRESMED_TEST_PYTHON="$$PWD/.runtimes/test-python/bin/python"; \
 	cargo build --locked -p hiresmed-cli -p hiresmed-coordinator; \
-	cargo test --locked --workspace --features $(training) --lib --test trainer; \
+	cargo test --locked --workspace --features $(training) --lib --test trainer --test training_memory; \
 	cargo test --locked --workspace
 
 .PHONY: bench

@@ -248,7 +248,7 @@ fn a_wrong_data_set_is_refused_with_every_fault_before_the_first_step() {
     let text = refused(&specification("tiny", None, none.clone()));
     assert!(text.contains("name the folder of its package"), "{text}");
     let text = refused(&specification("huge", None, none));
-    assert!(text.contains("tiny-autoregressive, ct512, paper"), "{text}");
+    assert!(text.contains("tiny-autoregressive, ct512, ct512-coarse, kub1024, paper"), "{text}");
     fs::remove_file(data.join("broken.dcm")).unwrap();
     fs::write(data.join("small.png"), raster::grey_png(32, 32, &[9; 1024])).unwrap();
     let codes = serde_json::json!({"config": {"codes": 16}});
