@@ -35,6 +35,7 @@ impl Stop {
 }
 
 /// What a scale's iterations said so far. Part of a checkpoint.
+#[cfg(any(test, feature = "training"))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Watch {
@@ -48,6 +49,7 @@ pub(super) struct Watch {
     pub(super) late_from: Option<u64>,
 }
 
+#[cfg(any(test, feature = "training"))]
 impl Watch {
     /// Takes the figures of a scale's iteration, the `made`th of it.
     pub(super) fn add(&mut self, stop: &Stop, made: u64, reconstruction: f64, gap: f64) {

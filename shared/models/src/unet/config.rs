@@ -1,5 +1,6 @@
 //! What a danger-zone U-Net is, and how it is trained.
 
+#[cfg(any(test, feature = "training"))]
 use hiresmed_imaging::Plane;
 use serde::{Deserialize, Serialize};
 
@@ -157,6 +158,7 @@ impl Training {
     }
 
     /// `mask`, normalised to [-1, 1], as -1 where a lesion may not be and 1 where it may.
+    #[cfg(any(test, feature = "training"))]
     pub(super) fn permissible(&self, mask: &Plane) -> Plane {
         if self.forbidden.is_empty() {
             return mask.clone();

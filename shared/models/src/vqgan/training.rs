@@ -96,7 +96,7 @@ pub struct Training {
 }
 
 impl Training {
-    /// The training of a preset, or `None` for an unknown name (see [`PRESETS`]). `paper` has the paper's values; its
+    /// The training of a preset, or `None` for an unknown name (see [`PRESETS`](super::PRESETS)). `paper` has the paper's values; its
     /// 3,500 epochs are steps for a set of one thousand images at batch 8.
     pub fn preset(name: &str) -> Option<Self> {
         let base = |steps, size, batch| Self {
