@@ -153,7 +153,7 @@ fn every_fault_of_a_request_for_candidates_is_named() {
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
     let expected = [
         "`sha256` = 7: must be text",
-        "`seed` = 1: unknown key; known here: version, input, sha256, size, diameter_mm, count, models",
+        "`seed` = 1: unknown key; known here: version, input, modality, sha256, size, diameter_mm, count, models",
         "`input` = \"../b/a.dcm\": must be the key of an image below the site's inputs: 1 to 512 characters",
         "`size.width` = 63: must be a multiple of 8, 64 to 4096 pixels",
         "`diameter_mm` = 0.5: must be 1 to 200 mm",
@@ -235,7 +235,7 @@ fn wrong_types_hide_nothing_and_are_told_with_the_range() {
     let expected = [
         "`version` = \"one\": must be a whole number, 1, the version that this program speaks",
         "`seed` = -3: must be a whole number, 0 to 9007199254740991",
-        "`blend` = \"soft\": must be \"paper\", \"feather\" or \"poisson\"",
+        "`blend` = \"soft\": must be \"paper\", \"feather\", \"poisson\" or \"attenuation\"",
         "`chunk` = 2.5: must be a whole number, 1 to 1000",
         "`name` = 7: must be text",
         "`lesions.diameter_mm.max` = missing: is required, 1 to 200 mm",
