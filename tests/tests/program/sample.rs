@@ -105,7 +105,11 @@ fn a_prior_of_another_autoencoder_is_refused_by_name() {
     let bench = Bench::new();
     let other = Digest::of(b"another autoencoder").to_string();
     prior(&bench, Some(&other), Some(2.8));
+    // Without a name it is the prior's own, which is not there.
     let request = bench.request(&format!("{SAMPLED}count = 1\non_failure = \"stop\""));
+    let missing = format!("`models.vqgan`: there is no vqgan model `{other}`");
+    bench.run(&["submit", &request, "--wait"]).complains(2, &[&missing]);
+    let request = bench.request(&format!("{SAMPLED}count = 1\non_failure = \"stop\"\nmodels.vqgan = \"lung-ct-512\""));
     let said = bench.run(&["submit", &request, "--wait"]);
     let next = format!("set models.vqgan to \"{other}\"");
     said.complains(1, &["has learned the tokens of the autoencoder", &next]);
