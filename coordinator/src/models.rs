@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hiresmed_protocol::{
     Digest,
     job::Models,
@@ -15,6 +16,9 @@ use crate::{Error, Ledger, exemplars};
 /// The alias of a model that a request does not name.
 const DEFAULT: &str = "default";
 
+/// Descriptions of models that are read at a time.
+const AT_A_TIME: usize = 16;
+
 /// Digits of a digest that are enough to try it as one.
 const LEAST_DIGITS: usize = 8;
 
@@ -27,11 +31,11 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
     let mut faults = Vec::new();
     let mut singan = BTreeSet::new();
     if names.singan.is_empty() {
-        for digest in registered(ledger, "singan").await? {
-            if Said::of(ledger, "singan", &digest).await?.modality() == modality.as_str() {
-                singan.insert(digest);
-            }
-        }
+        let all = registered(ledger, "singan").await?.into_iter();
+        let said = all.map(async |digest| Ok::<_, Error>((digest, Said::of(ledger, "singan", &digest).await?)));
+        let said: Vec<_> = stream::iter(said).buffer_unordered(AT_A_TIME).try_collect().await?;
+        let fitting = said.into_iter().filter(|(_, said)| said.modality() == modality.as_str());
+        singan = fitting.map(|(digest, _)| digest).collect();
         if singan.is_empty() {
             faults.push(unknown(ledger, "models.singan", "singan", "(any)").await?);
         }

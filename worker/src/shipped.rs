@@ -55,7 +55,7 @@ pub async fn register(store: &Arc<dyn Store>, site: &SiteId) -> Result<()> {
         }
     }
     for ((kind, modality), entry) in defaults {
-        let modality = [Modality::Ct, Modality::Kub].into_iter().find(|known| known.as_str() == modality);
+        let modality = Modality::ALL.into_iter().find(|known| known.as_str() == modality);
         if let Some(modality) = modality.filter(|_| WITH_DEFAULT.contains(&kind)) {
             alias(store, kind, modality.default_alias(), &entry.digest).await?;
         }

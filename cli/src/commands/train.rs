@@ -115,7 +115,7 @@ fn train(model: TrainedModel, arguments: &Training) -> Result<ExitCode> {
     let steps = steps(model, arguments)?;
     let default_name = || format!("{model}-{}-{}", arguments.preset, arguments.seed);
     let name = arguments.name.clone().unwrap_or_else(default_name);
-    if [Modality::Ct, Modality::Kub].iter().any(|modality| modality.default_alias() == name) {
+    if Modality::ALL.iter().any(|modality| modality.default_alias() == name) {
         return Err(failure::refused(anyhow!("--name {name}: that name is for the models that come with the project")));
     }
     let weighs = vqgan::Training::preset(&arguments.preset).is_some_and(|training| training.loss.perceptual > 0.0);

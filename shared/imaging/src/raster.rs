@@ -6,7 +6,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 
 use crate::dicom::{ReadOptions, read_bounded};
-use crate::{Error, Fault, Mask, Plane};
+use crate::{Error, Fault, Mask, Plane, Window};
 
 /// Channels of a grey image that was stored as colour may differ by this much on average: JPEG's chroma is lossy.
 const GREY_TOLERANCE: f64 = 2.0;
@@ -151,6 +151,14 @@ pub fn grey_png(width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
     png(width, height, pixels, image::ExtendedColorType::L8)
 }
 
+/// A plane in [-1, 1] as a 16-bit grey PNG, -1 black and 1 white, clamped.
+pub fn deep_png(plane: &Plane) -> Vec<u8> {
+    let stored = plane.data().iter().map(|&value| Window::RADIOGRAPH.to_stored(value));
+    // The encoder takes words as the machine has them.
+    let bytes: Vec<u8> = stored.flat_map(u16::to_ne_bytes).collect();
+    png(plane.width(), plane.height(), &bytes, image::ExtendedColorType::L16)
+}
+
 /// 8-bit RGB pixels as a PNG.
 ///
 /// # Panics
@@ -171,6 +179,14 @@ fn png(width: usize, height: usize, pixels: &[u8], colour: image::ExtendedColorT
 mod tests {
     use super::*;
     use crate::files::write_atomically;
+
+    #[test]
+    fn sixteen_bits_come_back_as_they_went() {
+        let plane = Plane::new(256, 256, (0..=u16::MAX).map(|stored| Window::RADIOGRAPH.from_stored(stored)).collect());
+        let grey = grey_from_bytes(&deep_png(&plane), "deep.png", ReadOptions::default()).unwrap();
+        assert_eq!(grey.max, 65_535.0);
+        assert!(grey.plane.data().iter().copied().eq((0..=u16::MAX).map(f32::from)));
+    }
 
     #[test]
     fn masks_come_back_and_are_black_and_white() {

@@ -246,7 +246,7 @@ fn stones(data: &Path, out: &Path) -> Fallible<()> {
         let found = labels::parse_yolo(&text)?;
         let stone = found.get(line).ok_or_else(|| format!("{image} has no box {line}"))?;
         let (exemplar, mask) = exemplar(&slice, stone, name)?;
-        write(&exemplar, &out.join(format!("{name}.png")))?;
+        std::fs::write(out.join(format!("{name}.png")), raster::deep_png(&exemplar))?;
         std::fs::write(out.join(format!("{name}.mask.png")), raster::mask_png(&mask))?;
         println!("{name}: {:.1} px, {} pixels", mask.longest_diameter(), mask.area());
     }
@@ -297,13 +297,4 @@ fn exemplar(slice: &Plane, stone: &labels::YoloBox, name: &str) -> Fallible<(Pla
     };
     let plane = Plane::new(SIDE, SIDE, depth.data().iter().map(value).collect());
     Ok((plane, mask))
-}
-
-/// 16-bit grey PNG, -1 black and 1 white.
-fn write(plane: &Plane, path: &Path) -> Fallible<()> {
-    let stored = plane.data().iter().map(|&value| Window::RADIOGRAPH.to_stored(value)).collect();
-    let size = (plane.width() as u32, plane.height() as u32);
-    let picture = image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::from_raw(size.0, size.1, stored);
-    picture.ok_or("a picture of another size")?.save(path)?;
-    Ok(())
 }

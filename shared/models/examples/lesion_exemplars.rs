@@ -12,7 +12,7 @@
 //!
 //! OUT gets `NAME.png` (16 bit over the lung window) and `NAME.mask.png` (soft mask) for each, ready for `train singan`.
 
-use hiresmed_imaging::{Mask, Plane, Window, dicom::ReadOptions, nifti, series};
+use hiresmed_imaging::{Mask, Plane, Window, dicom::ReadOptions, nifti, raster, series};
 use hiresmed_models::singan::{Cut, Exemplar};
 use serde_json::Value;
 use std::path::Path;
@@ -38,8 +38,8 @@ fn main() -> Fallible<()> {
     exemplars.extend(from_boxes(&data.join("ct-lung-dicom-lung_dx-a0001"))?);
     exemplars.extend(from_seeds(&data.join("ct-lung-slices-iqothnccd"))?);
     for exemplar in &exemplars {
-        write_png(&exemplar.image, &out.join(format!("{}.png", exemplar.name)))?;
-        write_png(&exemplar.mask, &out.join(format!("{}.mask.png", exemplar.name)))?;
+        std::fs::write(out.join(format!("{}.png", exemplar.name)), raster::deep_png(&exemplar.image))?;
+        std::fs::write(out.join(format!("{}.mask.png", exemplar.name)), raster::deep_png(&exemplar.mask))?;
         println!("{}: {} px of lesion", exemplar.name, exemplar.hard_mask(0.0).area());
     }
     Ok(())
@@ -170,13 +170,4 @@ fn read_one(path: &Path) -> Fallible<series::Slice> {
 fn normalised(slice: &Plane) -> Plane {
     let values = slice.data().iter().map(|&value| Window::LUNG_CT.normalise(value));
     Plane::new(slice.width(), slice.height(), values.collect())
-}
-
-/// 16-bit grey PNG, -1 black and 1 white.
-fn write_png(plane: &Plane, path: &Path) -> Fallible<()> {
-    let stored = plane.data().iter().map(|&value| Window::LUNG_CT.to_stored(value)).collect();
-    let size = (plane.width() as u32, plane.height() as u32);
-    let picture = image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::from_raw(size.0, size.1, stored);
-    picture.ok_or("a picture of another size")?.save(path)?;
-    Ok(())
 }

@@ -7,7 +7,7 @@
 //! Permissible is lung (the five lobes) without large vessels and airways: soft tissue inside the lung that is at least five pixels
 //! wide, and the labelled veins, with a margin of one pixel. Thin vessels stay permissible: nodules lie beside and over them.
 
-use hiresmed_imaging::{Mask, Plane, Window, dicom::ReadOptions, nifti};
+use hiresmed_imaging::{Mask, Plane, Window, dicom::ReadOptions, nifti, raster};
 use std::path::{Path, PathBuf};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -31,12 +31,11 @@ fn main() -> Fallible<()> {
     for (index, (slice, labels)) in volume.slices.iter().zip(&labels).enumerate() {
         let region = permissible(slice, &labels.mask(&LOBES), &labels.mask(&FORBIDDEN));
         let normalised = slice.data().iter().map(|&value| Window::LUNG_CT.normalise(value));
-        write_png(
-            &Plane::new(slice.width(), slice.height(), normalised.collect()),
-            &out.join(format!("z{index:02}.png")),
-        )?;
+        let image = Plane::new(slice.width(), slice.height(), normalised.collect());
+        std::fs::write(out.join(format!("z{index:02}.png")), raster::deep_png(&image))?;
         let white = region.data().iter().map(|&value| f32::from(value) * 2.0 - 1.0).collect();
-        write_png(&Plane::new(slice.width(), slice.height(), white), &out.join(format!("z{index:02}.mask.png")))?;
+        let mask = Plane::new(slice.width(), slice.height(), white);
+        std::fs::write(out.join(format!("z{index:02}.mask.png")), raster::deep_png(&mask))?;
     }
     println!("{} slices", volume.slices.len());
     Ok(())
@@ -74,13 +73,4 @@ fn any_around(mask: &Mask, radius: usize, wanted: bool) -> Mask {
     Mask::from_fn(mask.width(), mask.height(), |x, y| {
         span(y, mask.height()).any(|y| span(x, mask.width()).any(|x| mask.get(x, y) == wanted))
     })
-}
-
-/// 16-bit grey PNG, -1 black and 1 white.
-fn write_png(plane: &Plane, path: &Path) -> Fallible<()> {
-    let stored = plane.data().iter().map(|&value| Window::LUNG_CT.to_stored(value)).collect();
-    let size = (plane.width() as u32, plane.height() as u32);
-    let picture = image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::from_raw(size.0, size.1, stored);
-    picture.ok_or("a picture of another size")?.save(path)?;
-    Ok(())
 }

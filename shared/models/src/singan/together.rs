@@ -20,13 +20,16 @@ struct Member {
     history: History,
     folder: PathBuf,
     kept: Instant,
+    /// Its losses are no numbers any more: its last checkpoint stands.
+    is_broken: bool,
 }
 
 impl Member {
     fn open(specification: &Specification, folder: PathBuf) -> Result<Self, Error> {
         let parent = newest_checkpoint(&folder).map(|path| Weights::read(&path)).transpose()?;
         let history = parent.as_ref().map(History::of).transpose()?.flatten().unwrap_or_default();
-        Ok(Self { learner: Learner::open(specification, parent.as_ref())?, history, folder, kept: Instant::now() })
+        let learner = Learner::open(specification, parent.as_ref())?;
+        Ok(Self { learner, history, folder, kept: Instant::now(), is_broken: false })
     }
 
     fn is_complete(&self) -> bool {
@@ -49,7 +52,7 @@ impl Member {
 /// bit-equal to a training alone and what is not: see [`batch`].
 ///
 /// # Errors
-/// Those of [`Learner::open`], before the first step; [`Error::NotFinite`] of any, when all have been kept as they last were.
+/// Those of [`Learner::open`], before the first step; [`Error::NotFinite`] of any, when all others have been kept.
 pub fn train_together(
     specification: &Specification,
     exemplars: &[String],
@@ -66,15 +69,22 @@ pub fn train_together(
         }
         members.push(Member::open(&own, folder.join(name))?);
     }
-    let mut flow = Flow::Continue;
-    while flow == Flow::Continue {
+    let (mut flow, mut broken) = (Flow::Continue, None);
+    while flow == Flow::Continue && broken.is_none() {
         let Some(mut batch) = next_batch(&mut members) else { break };
         let before = Instant::now();
         let starts: Vec<u64> = batch.iter().map(|member| member.learner.steps_done()).collect();
         let stepped = batch::step(&mut batch.iter_mut().map(|member| &mut member.learner).collect::<Vec<_>>());
         let seconds = before.elapsed().as_secs_f64() / batch.len() as f64;
         for ((member, start), figures) in batch.into_iter().zip(starts).zip(stepped) {
-            let figures = figures?;
+            let figures = match figures {
+                Ok(figures) => figures,
+                Err(error) => {
+                    member.is_broken = true;
+                    broken = broken.or(Some(error));
+                    continue;
+                }
+            };
             member.history.add(start, &figures);
             let (step, planned) = (member.learner.steps_done(), member.learner.steps_planned());
             if progress(member.learner.name(), &Progress { step, planned, seconds, figures: &figures }) == Flow::Stop {
@@ -85,7 +95,8 @@ pub fn train_together(
             }
         }
     }
-    members.iter_mut().filter(|member| !member.is_complete()).try_for_each(Member::keep)
+    members.iter_mut().filter(|member| !member.is_complete() && !member.is_broken).try_for_each(Member::keep)?;
+    broken.map_or(Ok(()), Err)
 }
 
 /// Members at the lowest scale that are alike, in their order; `None` when all are complete.

@@ -80,6 +80,9 @@ pub enum Modality {
 }
 
 impl Modality {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Ct, Self::Kub];
+
     /// The name in requests, packages and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
