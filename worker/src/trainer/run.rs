@@ -101,15 +101,19 @@ pub fn run(options: RunOptions, stop: &AtomicBool) -> anyhow::Result<()> {
         tracing::info!("a step needs about {:.1} GB, by the shapes of its tensors", memory.peak() as f64 / 1e9);
     }
     let budget = Budget { steps: None, duration: Some(Duration::from_secs(options.round_seconds)) };
-    let mut means: BTreeMap<&'static str, f64> = BTreeMap::new();
+    // Sum and count of each: not every step has every figure.
+    let mut sums: BTreeMap<&'static str, (f64, u64)> = BTreeMap::new();
     let (mut steps, mut seconds) = (0u64, 0.0);
     let mut progress = |progress: &training::Progress| {
         steps += 1;
         seconds += progress.seconds;
-        progress.figures.iter().for_each(|(name, value)| *means.entry(name).or_default() += value);
+        for (name, value) in progress.figures {
+            let (sum, count) = sums.entry(name).or_default();
+            (*sum, *count) = (*sum + value, *count + 1);
+        }
         if progress.step.is_multiple_of(LOG_EVERY) || progress.step == progress.planned {
             let line: Vec<String> =
-                means.iter().map(|(name, sum)| format!("{name} {:.4}", sum / steps as f64)).collect();
+                sums.iter().map(|(name, (sum, count))| format!("{name} {:.4}", sum / *count as f64)).collect();
             tracing::info!(
                 step = progress.step,
                 planned = progress.planned,
@@ -117,7 +121,7 @@ pub fn run(options: RunOptions, stop: &AtomicBool) -> anyhow::Result<()> {
                 "{}",
                 line.join(" ")
             );
-            means.clear();
+            sums.clear();
             (steps, seconds) = (0, 0.0);
         }
         if stop.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }

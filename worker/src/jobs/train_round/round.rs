@@ -227,18 +227,16 @@ struct Losses {
     recent: Sums,
 }
 
+/// Sum and count of each term: not every step has every figure.
 #[derive(Default)]
-struct Sums {
-    steps: u64,
-    terms: BTreeMap<String, f64>,
-}
+struct Sums(BTreeMap<String, (f64, u64)>);
 
 impl Losses {
     fn add(&mut self, progress: &Progress) {
         for sums in [&mut self.round, &mut self.recent] {
-            sums.steps += 1;
             for (name, value) in progress.figures {
-                *sums.terms.entry((*name).to_owned()).or_default() += value;
+                let (sum, count) = sums.0.entry((*name).to_owned()).or_default();
+                (*sum, *count) = (*sum + value, *count + 1);
             }
         }
     }
@@ -255,8 +253,7 @@ impl Losses {
 
 impl Sums {
     fn means(self) -> BTreeMap<String, f64> {
-        let steps = self.steps.max(1) as f64;
-        let means = self.terms.into_iter().map(|(name, sum)| (name, sum / steps));
+        let means = self.0.into_iter().map(|(name, (sum, count))| (name, sum / count as f64));
         means.filter(|(_, mean)| mean.is_finite()).collect()
     }
 }
