@@ -2,9 +2,9 @@
 //! images. The package has a sheet of samples; NAME.png in the current folder shows the training images nearest to them below, to be
 //! looked at, and not to be shipped.
 //!
-//! `cargo run --release -p hiresmed-models --features training --example package_prior -- CHECKPOINT VQGAN ROOT NAME COUNT LIMITS DATA LICENCE
+//! `cargo run --release -p hiresmed-models --features training --example package_prior -- [--sampling JSON] CHECKPOINT VQGAN ROOT NAME COUNT LIMITS DATA LICENCE
 //! TRAINED... -- HELD...`: VQGAN is the autoencoder's package, ROOT gets `prior/{digest}/`, COUNT says how many samples are judged, LIMITS is a file with the card's words on limits, DATA and
-//! LICENCE name the training data, TRAINED are the folders that the prior was trained on, HELD folders or files that it never saw.
+//! LICENCE name the training data, JSON says how the package samples where that is not as in the training's settings, TRAINED are the folders that the prior was trained on, HELD folders or files that it never saw.
 
 use hiresmed_imaging::{
     Plane, Window,
@@ -17,7 +17,7 @@ use hiresmed_inference::{
     package::{CARD_FILE, Draft},
 };
 use hiresmed_models::{
-    prior::{Condition, TokenPrior},
+    prior::{Condition, Packaged, Sampling, TokenPrior},
     training::{Naming, product},
     vqgan::{Autoencoder, Tokens},
     weights::Weights,
@@ -68,18 +68,30 @@ impl Entry {
 }
 
 fn main() -> Fallible<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let sampling = match arguments.first().map(String::as_str) {
+        Some("--sampling") if arguments.len() > 1 => {
+            let sampling: Sampling = serde_json::from_str(&arguments[1])?;
+            arguments.drain(..2);
+            Some(sampling)
+        }
+        _ => None,
+    };
     let split = arguments.iter().position(|argument| argument == "--");
     let (Some(split), [checkpoint, vqgan, root, name, count, limits, data, licence, ..]) =
         (split, arguments.as_slice())
     else {
         return Err(
-            "usage: package_prior CHECKPOINT VQGAN ROOT NAME COUNT LIMITS DATA LICENCE TRAINED... -- HELD...".into()
+            "usage: package_prior [--sampling JSON] CHECKPOINT VQGAN ROOT NAME COUNT LIMITS DATA LICENCE TRAINED... -- HELD...".into()
         );
     };
     let trained = arguments.get(8..split).ok_or("no folder of training images is named")?;
     let (runtime, options) = (Runtime::load()?, SessionOptions::default());
-    let weights = Weights::read(Path::new(checkpoint))?;
+    let mut weights = Weights::read(Path::new(checkpoint))?;
+    if let (Some(sampling), Some(text)) = (sampling, weights.metadata.get_mut("configuration")) {
+        let packaged: Packaged = serde_json::from_str(text)?;
+        *text = serde_json::to_string(&Packaged { sampling, ..packaged })?;
+    }
     let vqgan = Package::open(Path::new(vqgan))?;
     let modality = vqgan.description().modality().to_owned();
     let naming = Naming {

@@ -205,6 +205,9 @@ pub struct Training {
     pub steps: u64,
     /// Images per step.
     pub batch: usize,
+    /// Times that each of them is learned from in a step, other tokens hidden (or corrupted) each time: encoding an image costs
+    /// about as much as a step of a small transformer over its tokens.
+    pub repeats: usize,
     /// Peak learning rate; reached after `warm_up` steps, then a cosine to a fiftieth.
     pub learning_rate: f64,
     /// Steps of linear warm-up.
@@ -253,6 +256,7 @@ impl Training {
         let ct512 = Self {
             steps: 3_000,
             batch: 1,
+            repeats: 1,
             learning_rate: 6e-4,
             warm_up: 100,
             beta: (0.9, 0.96),
@@ -338,6 +342,7 @@ impl Training {
         };
         check(self.steps > 0, "steps is 0, allowed is 1 or more".into());
         check(self.batch > 0, "batch is 0, allowed is 1 or more".into());
+        check(self.repeats > 0, "repeats is 0, allowed is 1 or more".into());
         check(
             self.learning_rate > 0.0 && self.learning_rate < 1.0,
             format!("learning_rate is {}, allowed is above 0, below 1", self.learning_rate),

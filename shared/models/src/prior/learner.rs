@@ -201,17 +201,15 @@ impl Learner {
         if folders.iter().all(Vec::is_empty) || folders.iter().any(Vec::is_empty) {
             return Err(Error::Data(vec!["it has no image".into()]));
         }
-        let mut drawn = Vec::with_capacity(self.training.batch);
+        let mut drawn = Vec::with_capacity(self.training.batch * self.training.repeats);
         for _ in 0..self.training.batch {
             let folder = &folders[rng.random_range(0..folders.len())];
             let example = &folder[rng.random_range(0..folder.len())];
-            let (tokens, mut condition) = self.tokens(example, Some(&mut rng))?;
-            for index in &mut condition {
-                if rng.random_bool(self.training.unstated) {
-                    *index = 0;
-                }
+            let (tokens, stated) = self.tokens(example, Some(&mut rng))?;
+            for _ in 0..self.training.repeats {
+                let condition = stated.map(|index| if rng.random_bool(self.training.unstated) { 0 } else { index });
+                drawn.push((tokens.clone(), condition));
             }
-            drawn.push((tokens, condition));
         }
         Ok(drawn)
     }

@@ -34,7 +34,7 @@ pub use network::{Dropout, Network};
 #[cfg(feature = "training")]
 pub(crate) use product::product;
 pub use sampler::{Condition, TokenPrior};
-pub use sampling::Sampling;
+pub use sampling::{Order, Sampling};
 
 use hiresmed_inference::{onnx, package, session, tensor};
 

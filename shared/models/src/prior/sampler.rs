@@ -4,12 +4,13 @@ use hiresmed_inference::{
     DeviceTensor, Runtime, Session, SessionOptions, Tensor,
     package::{Kind, Package},
 };
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
     Error,
     config::{Config, Objective, Packaged},
-    sampling::{Sampling, gumbel},
+    sampling::{Order, Sampling, even_order, gumbel},
 };
 use crate::vqgan::Tokens;
 
@@ -121,12 +122,22 @@ impl TokenPrior {
         Ok(Tokens { columns, rows, data, width: columns * stride, height: rows * stride })
     }
 
-    /// Masked parallel decoding (Chang et al. 2022): all hidden tokens are drawn at once, those kept that are likeliest up to
-    /// chance, and the others drawn again in the light of these; fewer are hidden with every step, along a cosine.
+    /// Masked parallel decoding (Chang et al. 2022): all hidden tokens are drawn at once, those kept that come first in the sampling's
+    /// [`Order`], and the others drawn again in the light of these; fewer are hidden with every step, along a cosine.
     fn masked(&self, conditions: Vec<i64>, sampling: &Sampling, rng: &mut ChaCha8Rng) -> Result<Vec<i64>, Error> {
         let config = &self.packaged.config;
         let (count, hidden) = (config.tokens(), config.codes as i64);
         let mut tokens = vec![hidden; count];
+        let turns = match sampling.order {
+            Order::Likeliest => Vec::new(),
+            Order::Even => {
+                let roll = (rng.random_range(0..config.rows), rng.random_range(0..config.columns));
+                let mut turns = vec![0.0f32; count];
+                let order = even_order((config.rows, config.columns), roll);
+                order.into_iter().enumerate().for_each(|(turn, place)| turns[place] = -(turn as f32));
+                turns
+            }
+        };
         for step in 0..sampling.steps {
             let input = Tensor::i64([1, config.rows, config.columns], tokens.clone())?;
             let conditions = Tensor::i64([1, 2], conditions.clone())?;
@@ -137,7 +148,11 @@ impl TokenPrior {
             let mut drawn = Vec::new();
             for place in (0..count).filter(|&place| tokens[place] == hidden) {
                 let (code, likelihood) = sampling.draw(&logits[place * config.codes..][..config.codes], rng);
-                drawn.push((likelihood + spread * gumbel(rng), place, code));
+                let worth = match sampling.order {
+                    Order::Likeliest => likelihood + spread * gumbel(rng),
+                    Order::Even => turns[place],
+                };
+                drawn.push((worth, place, code));
             }
             // Of equals the first: the order must not depend on the sort.
             drawn.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

@@ -7,6 +7,19 @@ use serde::{Deserialize, Serialize};
 /// The most steps of masked parallel decoding.
 pub(super) const MOST_STEPS: usize = 12;
 
+/// Which of the tokens that were drawn in a step of masked decoding are kept first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The likeliest, up to chance (Chang et al. 2022, MaskGIT). In a slice that is the air around the patient, and the air that
+    /// is kept makes more air likely.
+    Likeliest,
+    /// Those that lie evenly over the map, along a Halton sequence (Besnier et al. 2025): neighbours, which depend on each other
+    /// most, are drawn in different steps, and the whole outline is decided early.
+    #[default]
+    Even,
+}
+
 /// How to sample.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,14 +30,15 @@ pub struct Sampling {
     pub temperature: f32,
     /// Only the likeliest so many codes are drawn from; all without.
     pub top_k: Option<usize>,
-    /// How much chance has a say in which tokens are kept first in masked decoding (MaskGIT's choice temperature): with 0 the
-    /// likeliest, which in a slice is the air around the patient.
+    /// Which tokens masked decoding keeps first.
+    pub order: Order,
+    /// How much chance has a say where the likeliest are kept first (MaskGIT's choice temperature); without meaning otherwise.
     pub spread: f32,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { steps: MOST_STEPS, temperature: 1.0, top_k: None, spread: 4.5 }
+        Self { steps: MOST_STEPS, temperature: 1.0, top_k: None, order: Order::default(), spread: 4.5 }
     }
 }
 
@@ -85,6 +99,36 @@ impl Sampling {
     }
 }
 
+/// Every place of a map of `rows` x `columns` once, those that follow each other far apart: the two-dimensional Halton sequence of
+/// bases 2 and 3 (Halton 1960), rolled by `roll` (rows, columns) around the map's edges, so that not all maps begin alike.
+pub(super) fn even_order((rows, columns): (usize, usize), roll: (usize, usize)) -> Vec<usize> {
+    let mut seen = vec![false; rows * columns];
+    let mut order = Vec::with_capacity(seen.len());
+    for index in 1u64.. {
+        if order.len() == seen.len() {
+            break;
+        }
+        let cell = |base, length: usize| ((radical_inverse(index, base) * length as f64) as usize).min(length - 1);
+        let row = (cell(2, rows) + roll.0) % rows;
+        let place = row * columns + (cell(3, columns) + roll.1) % columns;
+        if !std::mem::replace(&mut seen[place], true) {
+            order.push(place);
+        }
+    }
+    order
+}
+
+/// The digits of `index` in `base` behind the point, the last one first: in [0, 1).
+fn radical_inverse(mut index: u64, base: u64) -> f64 {
+    let (mut value, mut digit) = (0.0, 1.0);
+    while index > 0 {
+        digit /= base as f64;
+        value += (index % base) as f64 * digit;
+        index /= base;
+    }
+    value
+}
+
 /// A standard Gumbel variable.
 pub(super) fn gumbel(rng: &mut ChaCha8Rng) -> f32 {
     let uniform = rng.random::<f64>().max(1e-12);
@@ -130,8 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn an_even_order_has_every_place_once_and_leaves_no_quarter_for_last() {
+        for (rows, columns) in [(1, 1), (5, 7), (32, 32), (64, 48)] {
+            let order = even_order((rows, columns), (3 % rows, 2 % columns));
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..rows * columns));
+        }
+        let order = even_order((32, 32), (0, 0));
+        assert_ne!(order, even_order((32, 32), (0, 1)));
+        let mut quarters = [0; 4];
+        order[..64].iter().for_each(|place| quarters[place / 512 * 2 + place % 32 / 16] += 1);
+        assert!(quarters.iter().all(|&count| (15..=17).contains(&count)), "{quarters:?}");
+    }
+
+    #[test]
     fn faults_are_listed_together() {
-        let sampling = Sampling { steps: 13, temperature: f32::NAN, top_k: Some(0), spread: -1.0 };
+        let sampling =
+            Sampling { steps: 13, temperature: f32::NAN, top_k: Some(0), spread: -1.0, ..Sampling::default() };
         assert_eq!(sampling.faults().len(), 4);
         assert!(Sampling::default().faults().is_empty());
     }
