@@ -9,7 +9,10 @@ use hiresmed_protocol::{
 };
 use hiresmed_services::store;
 
-use crate::{Error, Ledger, models};
+use crate::{
+    Error, Ledger,
+    models::{self, Locators},
+};
 
 /// Resolves the names in a request for candidates to objects by digest.
 ///
@@ -18,7 +21,8 @@ use crate::{Error, Ledger, models};
 /// store's.
 pub(crate) async fn job(ledger: &Ledger, id: &RequestId, site: &SiteId, wanted: &Candidates) -> Result<Job, Error> {
     let input = input(ledger, site, wanted).await?;
-    let (unet, density) = models::resolve_locator(ledger, &wanted.models, wanted.modality).await?;
+    let Locators { unet, density, yolo } =
+        models::resolve_locator(ledger, &wanted.models, wanted.location, wanted.modality).await?;
     Ok(Job {
         version: VERSION,
         id: JobId::candidates(id),
@@ -26,7 +30,7 @@ pub(crate) async fn job(ledger: &Ledger, id: &RequestId, site: &SiteId, wanted: 
         site: site.clone(),
         attempt: 0,
         class: Class::Interactive,
-        work: Work::Candidates(FindCandidates { request: wanted.clone(), input, unet, density }),
+        work: Work::Candidates(FindCandidates { request: wanted.clone(), input, unet, density, yolo }),
     })
 }
 

@@ -46,9 +46,7 @@ pub async fn resolve_all(ledger: &Ledger, request: &Synthesise) -> Result<Models
         let digest = resolve_for(ledger, &format!("models.singan[{index}]"), "singan", name, modality).await;
         singan.extend(found(digest, &mut faults)?);
     }
-    let location = request.placement.location;
-    let density = names.density.as_deref().or((location != Location::Detector).then_some(DEFAULT));
-    let yolo = names.yolo.as_deref().or((location != Location::Density).then_some(DEFAULT));
+    let [density, yolo] = proposers(names.density.as_deref(), names.yolo.as_deref(), request.placement.location);
     let samples = request.background.mode == BackgroundMode::Sample;
     let prior = names.prior.as_deref().or(samples.then_some(DEFAULT));
     let mut digests = BTreeMap::new();
@@ -168,12 +166,43 @@ pub async fn resolve_autoencoder(ledger: &Ledger, request: &Train) -> Result<Opt
 pub async fn resolve_locator(
     ledger: &Ledger,
     names: &LocatorNames,
+    location: Location,
     modality: Modality,
-) -> Result<(Digest, Digest), Error> {
+) -> Result<Locators, Error> {
     let mut faults = Vec::new();
     let unet = found(resolve_for(ledger, "models.unet", "unet", &names.unet, modality).await, &mut faults)?;
-    let density = found(resolve_for(ledger, "models.density", "density", &names.density, modality).await, &mut faults)?;
-    unet.zip(density).ok_or_else(|| together(faults))
+    let [density, yolo] = proposers(names.density.as_deref(), names.yolo.as_deref(), location);
+    let mut digests = [None, None];
+    for (digest, (kind, name)) in digests.iter_mut().zip([("density", density), ("yolo", yolo)]) {
+        if let Some(name) = name {
+            let resolved = resolve_for(ledger, &format!("models.{kind}"), kind, name, modality).await;
+            *digest = found(resolved, &mut faults)?;
+        }
+    }
+    let [density, yolo] = digests;
+    match unet {
+        Some(unet) if faults.is_empty() => Ok(Locators { unet, density, yolo }),
+        _ => Err(together(faults)),
+    }
+}
+
+/// The models that say where a lesion may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Locators {
+    /// The model of permissible regions.
+    pub unet: Digest,
+    /// The spatial prior, where it is wanted.
+    pub density: Option<Digest>,
+    /// The detector, where it is wanted.
+    pub yolo: Option<Digest>,
+}
+
+/// The names of spatial prior and detector: what is named, and `default` for what `location` wants and nobody names.
+fn proposers<'a>(density: Option<&'a str>, yolo: Option<&'a str>, location: Location) -> [Option<&'a str>; 2] {
+    [
+        density.or((location != Location::Detector).then_some(DEFAULT)),
+        yolo.or((location != Location::Density).then_some(DEFAULT)),
+    ]
 }
 
 /// One error for several names at fault.

@@ -256,6 +256,10 @@ pub struct FindCandidates {
     pub input: Object,
     /// The model of permissible regions, as its alias stood when the request was planned.
     pub unet: Digest,
-    /// The spatial prior, as its alias stood when the request was planned.
-    pub density: Digest,
+    /// The spatial prior, as its alias stood when the request was planned, where one is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub density: Option<Digest>,
+    /// The detector, as its alias stood when the request was planned, where one is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yolo: Option<Digest>,
 }

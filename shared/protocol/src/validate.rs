@@ -306,8 +306,12 @@ impl Check {
         self.real("diameter_mm", request.diameter_mm, 1.0..=200.0, " mm");
         self.fits("diameter_mm", request.diameter_mm, &request.size);
         self.whole("count", request.count.into(), 1..=200);
-        self.alias("models.unet", &request.models.unet);
-        self.alias("models.density", &request.models.density);
+        let models = &request.models;
+        let optional = [("models.density", models.density.as_ref()), ("models.yolo", models.yolo.as_ref())];
+        let optional = optional.into_iter().filter_map(|(path, name)| Some((path, name?)));
+        for (path, name) in [("models.unet", &models.unet)].into_iter().chain(optional) {
+            self.alias(path, name);
+        }
     }
 
     /// An alias, a digest or a digest's prefix: safe as a part of a key.

@@ -67,7 +67,8 @@ fn jobs() -> Vec<Job> {
         request: parse::candidates(wanted).unwrap(),
         input: object("sites/local/inputs/a.dcm"),
         unet: Digest::of(b"u"),
-        density: Digest::of(b"d"),
+        density: Some(Digest::of(b"d")),
+        yolo: None,
     };
     let job = |work, job_id| Job {
         version: 1,

@@ -129,7 +129,8 @@ fn a_request_for_candidates_is_read_with_and_without_its_kind() {
     let text = r#"{"version": 1, "input": "study-7/a.dcm"}"#;
     let candidates = parse::candidates(text).unwrap();
     assert_eq!((candidates.diameter_mm, candidates.count, candidates.size.width), (8.0, 20, 512));
-    assert_eq!((&*candidates.models.unet, &*candidates.models.density), ("default", "default"));
+    assert_eq!((&*candidates.models.unet, &candidates.models.density), ("default", &None));
+    assert_eq!((candidates.location, &candidates.models.yolo), (Location::Density, &None));
     let request = Request::Candidates(candidates);
     assert_eq!((request.name(), request.seed()), (None, 0));
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
@@ -145,7 +146,7 @@ fn a_request_for_candidates_is_read_with_and_without_its_kind() {
 fn every_fault_of_a_request_for_candidates_is_named() {
     let Error::Faults(found) = parse::candidates(
         r#"{"version": 1, "input": "../b/a.dcm", "sha256": 7, "diameter_mm": 0.5, "count": 201, "seed": 1,
-            "size": {"width": 63}, "models": {"unet": "a/b", "density": ""}}"#,
+            "size": {"width": 63}, "location": "yolo", "models": {"unet": "a/b", "density": "", "yolo": "-"}}"#,
     )
     .unwrap_err() else {
         panic!()
@@ -153,13 +154,15 @@ fn every_fault_of_a_request_for_candidates_is_named() {
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
     let expected = [
         "`sha256` = 7: must be text",
-        "`seed` = 1: unknown key; known here: version, input, modality, sha256, size, diameter_mm, count, models",
+        "`seed` = 1: unknown key; known here: version, input, modality, sha256, size, diameter_mm, count, location, models",
+        "`location` = \"yolo\": must be one of `density`, `detector`, `both`",
         "`input` = \"../b/a.dcm\": must be the key of an image below the site's inputs: 1 to 512 characters",
         "`size.width` = 63: must be a multiple of 8, 64 to 4096 pixels",
         "`diameter_mm` = 0.5: must be 1 to 200 mm",
         "`count` = 201: must be 1 to 200",
         "`models.unet` = \"a/b\": must have 1 to 64 letters",
         "`models.density` = \"\": must have 1 to 64 letters",
+        "`models.yolo` = \"-\": must have 1 to 64 letters",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, beginning) in found.iter().zip(expected) {

@@ -94,13 +94,16 @@ async fn a_worker_finds_what_the_command_finds_and_it_can_be_pinned() {
     }
 }
 
-#[test]
-fn a_detector_proposes_candidates_and_is_named() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detector_proposes_candidates_and_is_named() {
     let bench = Bench::new();
-    let likeliest = |more: &[&str]| {
+    let found = |more: &[&str]| {
         let (code, out, errors) = shown(&bench, &slice(8), more);
         assert_eq!(code, Some(0), "{errors}");
-        let found: Value = serde_json::from_str(&out).unwrap();
+        serde_json::from_str::<Value>(&out).unwrap()
+    };
+    let likeliest = |more: &[&str]| {
+        let found = found(more);
         (found["allowed_px"].clone(), found["candidates"][0].clone())
     };
     // It knows kidneys, and what it proposes in a lung means nothing; but it is asked, and where a lesion is allowed stays the same.
@@ -112,6 +115,16 @@ fn a_detector_proposes_candidates_and_is_named() {
     assert!(prior.1 != detector.1 && detector.1 != both.1, "{prior:?} {detector:?} {both:?}");
     let (code, _, errors) = shown(&bench, &slice(8), &["--location", "detector"]);
     assert!(code != Some(0) && errors.contains("there is no yolo model `default`"), "{errors}");
+
+    let fleet = Fleet::open(&bench);
+    fleet.upload("a.dcm", fs::read(slice(8)).unwrap()).await;
+    for location in ["detector", "both"] {
+        let wanted =
+            json!({ "version": 1, "input": "mine/a.dcm", "location": location, "models": { "yolo": "kidney-stones" } });
+        let mut shown = found(&[&named[..], &[location]].concat());
+        shown.as_object_mut().unwrap().remove("background");
+        assert_eq!(fleet.candidates(wanted).await.unwrap(), shown, "{location}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

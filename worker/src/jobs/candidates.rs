@@ -3,7 +3,6 @@
 use hiresmed_protocol::{
     job::FindCandidates,
     outcome::{Stage, Success},
-    request::Location,
 };
 
 use super::{Context, Failure, Run};
@@ -15,9 +14,9 @@ use crate::{
 impl Run for FindCandidates {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
         context.check()?;
-        let models = LocationModels { density: Some(self.density), yolo: None };
-        let locator = Locator::open(environment, &self.unet, Location::Density, models, self.request.modality)?;
+        let models = LocationModels { density: self.density, yolo: self.yolo };
         let (request, mut clock) = (&self.request, Clock::default());
+        let locator = Locator::open(environment, &self.unet, request.location, models, request.modality)?;
         context.progress(Stage::Inputs, 0, 1);
         let (plane, spacing) = clock.time(Stage::Inputs, || {
             let (name, bytes) = fetch(environment, &self.input)?;

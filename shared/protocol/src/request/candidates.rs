@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Modality, Size, default_alias, is_ct};
+use super::{Location, Modality, Size, default_alias, is_ct};
 use crate::ids::Digest;
 
 /// The likeliest positions of a lesion in an image of the site (paper, equation 16), to pin positions to.
@@ -33,6 +33,9 @@ pub struct Candidates {
     /// How many positions at most: 1 to 200. Default 20.
     #[serde(default = "count")]
     pub count: u32,
+    /// What proposes candidates. Default `density`.
+    #[serde(default)]
+    pub location: Location,
     /// Which models, each by alias or digest. Default: the aliases `default`, which for `kub` stand for
     /// `default-kub`.
     #[serde(default)]
@@ -54,13 +57,16 @@ pub struct LocatorNames {
     /// The model of permissible regions.
     #[serde(default = "default_alias")]
     pub unet: String,
-    /// The spatial prior of lesions.
-    #[serde(default = "default_alias")]
-    pub density: String,
+    /// The spatial prior of lesions. Default: alias `default`, where `location` wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub density: Option<String>,
+    /// The lesion detector. Default: alias `default`, where `location` wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yolo: Option<String>,
 }
 
 impl Default for LocatorNames {
     fn default() -> Self {
-        Self { unet: default_alias(), density: default_alias() }
+        Self { unet: default_alias(), density: None, yolo: None }
     }
 }
