@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use hiresmed_protocol::{Attempt, Digest, ImageIndex, JobId, Outcome, Plan, Request, RequestId, SiteId, VERSION, keys};
+use hiresmed_protocol::{
+    Attempt, Digest, ImageIndex, JobId, Outcome, Plan, Request, RequestId, SiteId, VERSION, keys, request::TrainedModel,
+};
 use hiresmed_services::store::{self, Put, Store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
@@ -366,11 +368,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether models that `site` trains may be called `name`: the name is new, or the site's own since an earlier training.
+    /// Whether models that `site` trains may be called `name`: among all kinds in which the training may end the name is new, or the
+    /// site's own since an earlier training.
     ///
     /// # Errors
     /// The store's.
-    pub async fn claim(&self, kind: &str, name: &str, site: &SiteId) -> Result<bool, Error> {
+    pub async fn claim(&self, model: TrainedModel, name: &str, site: &SiteId) -> Result<bool, Error> {
+        for kind in model.kinds() {
+            if !self.claim_kind(kind, name, site).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn claim_kind(&self, kind: &str, name: &str, site: &SiteId) -> Result<bool, Error> {
         let key = keys::alias_owner(kind, name);
         if let Some(owner) = self.read::<SiteId>(&key).await? {
             return Ok(owner == *site);

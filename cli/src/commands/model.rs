@@ -29,7 +29,7 @@ enum Command {
         #[command(flatten)]
         state: StateArgument,
     },
-    /// Draw whole images, without lesions, from a ddpm or a styleswin
+    /// Draw whole images, without lesions, from a ddpm, a styleswin or a singan-whole
     Sample(sample::Arguments),
     /// Check a model.json with its ONNX graphs, made elsewhere, and take it as a package
     Import {

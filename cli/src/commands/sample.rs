@@ -17,7 +17,7 @@ use hiresmed_inference::{
     Runtime, SessionOptions,
     package::{Kind, Package},
 };
-use hiresmed_models::{ddpm, styleswin};
+use hiresmed_models::{ddpm, singan, styleswin};
 use serde::Serialize;
 
 use super::StateArgument;
@@ -26,7 +26,7 @@ use crate::failure;
 /// Largest side of an image, px.
 const MOST_SIDE: u32 = 4096;
 
-/// Draw whole images, without lesions, from a ddpm or a styleswin
+/// Draw whole images, without lesions, from a ddpm, a styleswin or a singan-whole
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Kind of the model
@@ -64,10 +64,11 @@ struct Record<'a> {
     images: Vec<String>,
 }
 
-/// A model that draws images in [-1, 1], square, of its own size.
+/// A model that draws images in [-1, 1], of its own size.
 enum Sampler {
     Ddpm(ddpm::Sampler, usize),
     Styleswin(styleswin::Sampler),
+    Singan(singan::WholeImage),
 }
 
 impl Sampler {
@@ -78,6 +79,7 @@ impl Sampler {
                 sampled => sampled?,
             },
             Self::Styleswin(sampler) => sampler.sample(seed, index)?,
+            Self::Singan(sampler) => sampler.sample(seed, index)?,
         })
     }
 }
@@ -88,9 +90,9 @@ impl Sampler {
 /// The model is unknown or cannot be run, or the folder cannot be written.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (kind, out) = (arguments.kind, &arguments.out);
-    if !matches!(kind, Kind::Ddpm | Kind::Styleswin) {
+    if !matches!(kind, Kind::Ddpm | Kind::Styleswin | Kind::SinganWhole) {
         return Err(failure::refused(anyhow!(
-            "a {kind} draws no whole images by itself; ddpm and styleswin do, and `hiresmed submit` makes images of the others"
+            "a {kind} draws no whole images by itself; ddpm, styleswin and singan-whole do, and `hiresmed submit` makes images of the others"
         )));
     }
     let fleet = arguments.state.open()?;
@@ -100,6 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (runtime, options) = (Runtime::load()?, SessionOptions::default());
     let sampler = match kind {
         Kind::Ddpm => Sampler::Ddpm(ddpm::Sampler::open(&package, &runtime, &options)?, arguments.steps),
+        Kind::SinganWhole => Sampler::Singan(singan::WholeImage::open(&package, &runtime, &options)?),
         _ => Sampler::Styleswin(styleswin::Sampler::open(&package, &runtime, &options)?),
     };
     let description = package.description();

@@ -304,7 +304,9 @@ impl<'a> Run<'a> {
                     self.dispatcher.ledger.store().delete(&parent.key).await?;
                 }
                 if let (None, Some(package)) = (&next, &result.package) {
-                    let alias = keys::alias(round.request.model.as_str(), &round.request.name);
+                    let kinds = round.request.model.kinds().iter();
+                    let kind = kinds.copied().find(|kind| keys::model_kind(&package.key) == Some(kind));
+                    let alias = keys::alias(kind.unwrap_or(round.request.model.as_str()), &round.request.name);
                     self.dispatcher.ledger.register(&self.id, &alias, &package.sha256).await?;
                 }
                 Ok(next)

@@ -12,7 +12,8 @@ use super::{Api, caller::Reader, problem::Problem};
 use crate::models::{aliases, registered};
 
 /// The kinds of models, in the order in which they are listed.
-const KINDS: [&str; 9] = ["vqgan", "vqgan-residual", "singan", "unet", "yolo", "prior", "ddpm", "styleswin", "density"];
+const KINDS: [&str; 10] =
+    ["vqgan", "vqgan-residual", "singan", "singan-whole", "unet", "yolo", "prior", "ddpm", "styleswin", "density"];
 
 /// A model package.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

@@ -165,7 +165,7 @@ impl Api {
     /// Models are every site's, and so are their names: who trains takes over no name but an own one.
     async fn check_name(&self, request: &Request, caller: &Submitter) -> Result<(), Problem> {
         let Request::Train(train) = request else { return Ok(()) };
-        let claimed = async || self.ledger.claim(train.model.as_str(), &train.name, &caller.site).await;
+        let claimed = async || self.ledger.claim(train.model, &train.name, &caller.site).await;
         if caller.operates || (!exemplars::is_alias(&train.name) && claimed().await?) {
             return Ok(());
         }

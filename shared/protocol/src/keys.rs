@@ -62,6 +62,14 @@ pub fn model(kind: &str, digest: &Digest) -> String {
     format!("models/{kind}/{digest}/")
 }
 
+/// The kind of the model package that an object belongs to; `None` where it belongs to none.
+pub fn model_kind(key: &str) -> Option<&str> {
+    match key.strip_prefix("models/")?.split('/').collect::<Vec<_>>()[..] {
+        [kind, digest, _] if digest.parse::<Digest>().is_ok() => Some(kind),
+        _ => None,
+    }
+}
+
 /// The alias of a model package: a small object with the digest in hexadecimal.
 pub fn alias(kind: &str, name: &str) -> String {
     format!("models/{kind}/aliases/{name}")
@@ -104,4 +112,18 @@ pub const OPEN: &str = "fleet/open/";
 /// Exists while a request is to be dispatched.
 pub fn open(site: &SiteId, request: &RequestId) -> String {
     format!("{OPEN}{site}/{request}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_a_package_tells_its_kind() {
+        let prefix = model("vqgan-residual", &Digest::of(b"a package"));
+        assert_eq!(model_kind(&format!("{prefix}model.json")), Some("vqgan-residual"));
+        for key in [alias("vqgan", "default"), format!("sites/{prefix}model.json"), prefix, "models/vqgan".into()] {
+            assert_eq!(model_kind(&key), None, "{key}");
+        }
+    }
 }

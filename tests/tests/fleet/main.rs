@@ -247,18 +247,20 @@ async fn training_rounds_follow_each_other_until_the_package_is_registered() {
         let step = round.first_step + round.steps;
         let output = context.output(environment, "checkpoint", format!("step {step}").into_bytes())?;
         let object = Object { key: keys::object(&context.job().site, &output.sha256), sha256: output.sha256 };
-        let package = (step == round.request.steps).then(|| object.clone());
+        // By its blocks a vqgan is one of two kinds, and the name is registered among its own.
+        let key = format!("{}model.json", keys::model("vqgan-residual", &object.sha256));
+        let package = (step == round.request.steps).then(|| Object { key, ..object.clone() });
         let round = RoundResult { checkpoint: object, step, step_ms: 10_000.0, losses: Default::default(), package };
         Ok(Success { outputs: vec![output], round: Some(round), ..Success::default() })
     };
     assert_eq!(site.complete(&plan.request, train).await, Ending::Completed { images: 0, failures: 0 });
     let outcomes = site.ledger.outcomes(&plan.request).await.unwrap();
     assert_eq!(outcomes.len(), 4, "20 steps, then 30 at a time until 100");
-    let registered = site.store.get(&keys::alias("vqgan", "mine")).await.unwrap();
+    let registered = site.store.get(&keys::alias("vqgan-residual", "mine")).await.unwrap();
     assert_eq!(registered.len(), 64);
     let status = status::of(&site.ledger, &plan.request).await.unwrap();
     assert_eq!((status.done, status.word()), (100, "complete"));
-    site.store.put(&keys::alias("vqgan", "mine"), "newer".into()).await.unwrap();
+    site.store.put(&keys::alias("vqgan-residual", "mine"), "newer".into()).await.unwrap();
     site.complete(&plan.request, train).await;
-    assert_eq!(site.store.get(&keys::alias("vqgan", "mine")).await.unwrap(), "newer");
+    assert_eq!(site.store.get(&keys::alias("vqgan-residual", "mine")).await.unwrap(), "newer");
 }

@@ -24,7 +24,8 @@ pub(super) fn faults(kind: Kind, graphs: &Graphs<'_>, models: &Models<'_>, runti
         Kind::Vqgan | Kind::VqganResidual if graphs.contains_key("encoder") => run.autoencoder(),
         Kind::Vqgan | Kind::VqganResidual => run.same_size("reconstruct"),
         Kind::Unet => run.same_size("segment"),
-        Kind::Singan => run.generator(),
+        Kind::Singan => run.generator(2),
+        Kind::SinganWhole => run.generator(1),
         Kind::Yolo => run.detector(),
         Kind::Prior if graphs.contains_key("predict") => run.masked_prior(),
         Kind::Prior => run.autoregressive_prior(),
@@ -58,19 +59,23 @@ impl Run<'_> {
         equal_shape(role, &y, &shape)
     }
 
-    fn generator(&self) -> Result<(), String> {
+    /// A generator of images of `wanted` channels.
+    fn generator(&self, wanted: usize) -> Result<(), String> {
         let count = self.models.get("generate").map_or(0, |model| model.inputs.len());
         let noises: Vec<Tensor> = (0..count)
             .map(|scale| {
-                let channels = usize::try_from(super::noise_channels(scale)).unwrap_or(1);
+                let channels = if scale == 0 { 1 } else { wanted };
                 self.input("generate", scale, [channels, COARSEST_SIDE + GROWTH * scale])
             })
             .collect::<Result<_, _>>()?;
         let y = self.first_output("generate", noises)?;
         rank("generate", &y, 4)?;
         match y.shape()[1] {
-            2 => Ok(()),
-            channels => Err(format!("graph generate: a dry run gave {channels} channels, not image and mask")),
+            channels if channels == wanted => Ok(()),
+            channels => {
+                let meaning = if wanted == 1 { "a whole image" } else { "image and mask" };
+                Err(format!("graph generate: a dry run gave {channels} channels, not {meaning}"))
+            }
         }
     }
 

@@ -80,7 +80,7 @@ fn alternatives(kind: Kind) -> Option<Vec<Vec<Role>>> {
         Kind::Vqgan | Kind::VqganResidual => Some(vec![vec![ENCODER, DECODER], vec![RECONSTRUCT]]),
         Kind::Unet => Some(vec![vec![SEGMENT]]),
         Kind::Yolo => Some(vec![vec![DETECT]]),
-        Kind::Singan => Some(vec![vec![GENERATE]]),
+        Kind::Singan | Kind::SinganWhole => Some(vec![vec![GENERATE]]),
         Kind::Prior => Some(vec![vec![PREDICT], vec![STEP]]),
         Kind::Density => Some(vec![vec![]]),
         Kind::Ddpm => Some(vec![vec![DENOISE]]),
@@ -182,11 +182,6 @@ fn misfit(port: &Port, (element, rank): Shape) -> Option<String> {
     (!type_fits || !rank_fits).then(|| format!("{port} is not {element} of rank {rank}"))
 }
 
-/// Channels of a generator's noise at `scale`, which for all but the coarsest are those of image and mask.
-fn noise_channels(scale: usize) -> i64 {
-    if scale == 0 { 1 } else { 2 }
-}
-
 /// The channels that the pipeline feeds and reads. What a graph leaves open the dry run settles, but for an autoencoder's
 /// image: how many it wants is read from its graph.
 fn check_channels(description: &Description, models: &BTreeMap<&str, Model>, faults: &mut Vec<String>) {
@@ -200,11 +195,17 @@ fn check_channels(description: &Description, models: &BTreeMap<&str, Model>, fau
         expect(SEGMENT.name, "input".to_owned(), model.inputs.first(), 1);
         expect(SEGMENT.name, "output".to_owned(), model.outputs.first(), 1);
     }
-    if let (Kind::Singan, Some(model)) = (description.kind, models.get(GENERATE.name)) {
+    // Image and mask, or a whole image; the coarsest noise is one map in any case.
+    let channels = match description.kind {
+        Kind::Singan => Some(2),
+        Kind::SinganWhole => Some(1),
+        _ => None,
+    };
+    if let (Some(channels), Some(model)) = (channels, models.get(GENERATE.name)) {
         for (scale, port) in model.inputs.iter().enumerate() {
-            expect(GENERATE.name, format!("input {scale}"), Some(port), noise_channels(scale));
+            expect(GENERATE.name, format!("input {scale}"), Some(port), if scale == 0 { 1 } else { channels });
         }
-        expect(GENERATE.name, "output".to_owned(), model.outputs.first(), 2);
+        expect(GENERATE.name, "output".to_owned(), model.outputs.first(), channels);
     }
     if !matches!(description.kind, Kind::Vqgan | Kind::VqganResidual) {
         return;

@@ -86,6 +86,7 @@ fn models_that_fit_are_taken() {
     assert_eq!(check_graphs(Kind::Vqgan, &[("reconstruct", same_size(1))]), none);
     assert_eq!(check_graphs(Kind::Unet, &[("segment", same_size(1))]), none);
     assert_eq!(check_graphs(Kind::Singan, &[("generate", generator(2))]), none);
+    assert_eq!(check_graphs(Kind::SinganWhole, &[("generate", generator_of(1, 1))]), none);
     assert_eq!(check_graphs(Kind::Density, &[]), none);
 }
 
@@ -103,6 +104,7 @@ fn models_that_do_not_fit_are_refused_with_the_reason() {
     refused(Kind::Unet, &[("segment", generator(2))], "2 inputs, not 1");
     refused(Kind::Unet, &[("segment", same_size(1)), ("extra", same_size(1))], "graph extra is no role");
     refused(Kind::Singan, &[("generate", generator(3))], "3 channels, not image and mask");
+    refused(Kind::SinganWhole, &[("generate", generator(2))], "its input 1 has 2 channels; the pipeline has 1 there");
     refused(Kind::Unet, &[("segment", convolution(3.into(), 1))], "its input has 3 channels; the pipeline has 1 there");
     refused(Kind::Unet, &[("segment", same_size(3))], "[1, 1, 64, 64] gave [1, 3, 64, 64]");
     refused(Kind::Singan, &[("generate", generator_of(1, 2))], "its input 1 has 1 channels; the pipeline has 2 there");

@@ -24,6 +24,8 @@ pub enum Kind {
     VqganResidual,
     /// SinGAN: one lesion exemplar.
     Singan,
+    /// SinGAN of one whole image, a baseline.
+    SinganWhole,
     /// U-Net: danger zones.
     Unet,
     /// YOLO detector: lesion candidates.
@@ -40,10 +42,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Vqgan,
         Self::VqganResidual,
         Self::Singan,
+        Self::SinganWhole,
         Self::Unet,
         Self::Yolo,
         Self::Prior,
@@ -58,6 +61,7 @@ impl Kind {
             Self::Vqgan => "vqgan",
             Self::VqganResidual => "vqgan-residual",
             Self::Singan => "singan",
+            Self::SinganWhole => "singan-whole",
             Self::Unet => "unet",
             Self::Yolo => "yolo",
             Self::Prior => "prior",

@@ -4,8 +4,7 @@
 //! own noise from its own streams, so it learns what it learns alone. What is not bit-equal to that: a convolution in groups may add
 //! its products in another order than one alone, and training carries such differences of rounding on.
 
-use super::config::CHANNELS;
-use super::learner::{Learner, Scale, noise_map};
+use super::learner::{Learner, Scale};
 use super::network::{Stack, forward, generate, gradient_penalty, resize};
 use crate::training::{Adam, Error, Figure};
 use rand_chacha::ChaCha8Rng;
@@ -59,7 +58,7 @@ struct Batch<'a> {
     rngs: Vec<ChaCha8Rng>,
     /// Each one's learning rate.
     rates: Vec<f64>,
-    /// `f32 [1, 2 g, h, w]`.
+    /// `f32 [1, c g, h, w]`.
     real: Tensor,
 }
 
@@ -71,7 +70,9 @@ impl Batch<'_> {
         let fake = tch::no_grad(|| generate(&generators, &noise, &previous));
         let critics: Vec<&Stack> = self.scales.iter().map(|scale| &scale.critic).collect();
         let wasserstein = scores(&critics, &fake) - scores(&critics, &self.real);
-        let shares = self.rngs.iter_mut().flat_map(|rng| [rand::RngExt::random::<f32>(rng); CHANNELS]);
+        let channels = self.group[0].config.channels;
+        let shares =
+            self.rngs.iter_mut().flat_map(|rng| std::iter::repeat_n(rand::RngExt::random::<f32>(rng), channels));
         let share = Tensor::from_slice(&shares.collect::<Vec<f32>>()).reshape([1, -1, 1, 1]);
         let between = &self.real * &share + &fake * (1.0 - &share);
         let penalty = gradient_penalty(&critics, &between);
@@ -86,12 +87,11 @@ impl Batch<'_> {
         let settings = &self.group[0].training;
         let fresh = settings.fresh_reconstruction && self.group[0].index() == 0;
         let streams = self.group.iter().zip(&mut self.rngs).zip(self.scales.iter());
-        let rebuild =
-            streams.map(
-                |((learner, rng), scale)| {
-                    if fresh { noise_map(rng, 0, learner.config.sizes[0]) } else { scale.noise.shallow_clone() }
-                },
-            );
+        let rebuild = streams.map(
+            |((learner, rng), scale)| {
+                if fresh { learner.noise_map(rng, 0) } else { scale.noise.shallow_clone() }
+            },
+        );
         let rebuild = side_by_side(rebuild.collect());
         let below = side_by_side(self.scales.iter().map(|scale| scale.previous.shallow_clone()).collect());
         let generators: Vec<&Stack> = self.scales.iter().map(|scale| &scale.generator).collect();
@@ -106,7 +106,7 @@ impl Batch<'_> {
     }
 
     /// Inputs of the scale under way from fresh noise: this scale's own noise, and the frozen scales' up-sampled samples, `f32
-    /// [1, 2 g, h, w]` each.
+    /// [1, c g, h, w]` each.
     fn fresh_input(&mut self) -> (Tensor, Tensor) {
         let mut previous = Tensor::zeros_like(&self.real);
         for scale in 0..self.group[0].index() {

@@ -17,8 +17,18 @@ pub const KERNEL: usize = 3;
 pub const LAYERS: usize = 5;
 /// Padding, put once on a scale's input: five valid 3 x 3 convolutions take it away again.
 pub const PADDING: usize = LAYERS * (KERNEL - 1) / 2;
-/// Image and lesion mask.
+/// Image and lesion mask: what a lesion's model learns.
 pub const CHANNELS: usize = 2;
+/// The image alone: what a whole image's model learns.
+pub const WHOLE_CHANNELS: usize = 1;
+
+const fn image_and_mask() -> usize {
+    CHANNELS
+}
+
+const fn is_image_and_mask(channels: &usize) -> bool {
+    *channels == CHANNELS
+}
 
 /// Architecture of one SinGAN: its pyramid and its widths. One scale has one generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +40,9 @@ pub struct Config {
     pub widths: Vec<usize>,
     /// Weight of a scale's noise against its input; 1 at scale 0, learned from the residual above. Empty before training.
     pub noise_amplitudes: Vec<f32>,
+    /// [`CHANNELS`], or [`WHOLE_CHANNELS`] where a whole image was learned, which has no lesion: what follows is then 0.
+    #[serde(default = "image_and_mask", skip_serializing_if = "is_image_and_mask")]
+    pub channels: usize,
     /// Longest in-plane diameter of the exemplar's lesion mask at the finest scale, px.
     pub lesion_diameter_px: f32,
     /// Area of the exemplar's lesion mask at the finest scale, px.
@@ -76,6 +89,9 @@ pub struct Training {
     pub fresh_reconstruction: bool,
     /// Name of the exemplar in a data folder that holds several.
     pub exemplar: Option<String>,
+    /// Whether a whole image is learned, without a mask: the baseline of table 2, which draws no lesions.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
 }
 
 impl Default for Training {
@@ -97,15 +113,17 @@ impl Default for Training {
             noise: 0.1,
             fresh_reconstruction: false,
             exemplar: None,
+            whole: false,
         }
     }
 }
 
 impl Training {
     /// Names that [`preset`](Self::preset) knows.
-    pub const PRESETS: [&'static str; 3] = ["tiny", "lesion", "paper"];
+    pub const PRESETS: [&'static str; 5] = ["tiny", "lesion", "paper", "whole", "whole-paper"];
 
-    /// `tiny` (seconds, for tests), `lesion` (a minute or some on two CPU cores; see [`RECIPE`]) or `paper` (2,000 iterations a scale).
+    /// `tiny` (seconds, for tests), `lesion` (a minute or some on two CPU cores; see [`RECIPE`]) or `paper` (2,000 iterations a scale);
+    /// of a whole image `whole` (128 px, for two CPU cores) or `whole-paper` (250 px, as published).
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "tiny" => Some(Self { width: 4, width_max: 8, iterations: 2, ..Self::default() }),
@@ -120,6 +138,17 @@ impl Training {
                 ..Self::default()
             }),
             "paper" => Some(Self::default()),
+            "whole" => Some(Self {
+                longest_side: 128,
+                iterations: 500,
+                stop: Some(Stop { window: 50, tolerance: 0.1, least: 200 }),
+                critic_steps: 1,
+                generator_steps: 1,
+                decay_at: 0.9,
+                whole: true,
+                ..Self::default()
+            }),
+            "whole-paper" => Some(Self { whole: true, ..Self::default() }),
             _ => None,
         }
     }
@@ -213,7 +242,10 @@ impl Config {
         if self.noise_amplitudes.iter().any(|value| !value.is_finite() || *value < 0.0) {
             faults.push("noise_amplitudes must be finite and not negative".to_owned());
         }
-        if !(self.lesion_diameter_px > 0.0 && self.lesion_area_px > 0.0) {
+        if ![WHOLE_CHANNELS, CHANNELS].contains(&self.channels) {
+            faults.push(format!("channels is {}: 2 are image and mask, 1 is a whole image", self.channels));
+        }
+        if self.channels == CHANNELS && !(self.lesion_diameter_px > 0.0 && self.lesion_area_px > 0.0) {
             faults.push("lesion_diameter_px and lesion_area_px must be above 0".to_owned());
         }
         if !(-1.0..=1.0).contains(&self.mask_threshold) {
@@ -224,18 +256,18 @@ impl Config {
 
     /// Trainable parameters of all generators.
     pub fn parameters(&self) -> usize {
-        self.widths.iter().map(|&width| generator_parameters(width)).sum()
+        self.widths.iter().map(|&width| generator_parameters(width, self.channels)).sum()
     }
 }
 
 /// Trainable parameters of one generator: convolutions with bias, the norms' scale and shift.
-pub fn generator_parameters(width: usize) -> usize {
+pub fn generator_parameters(width: usize, channels: usize) -> usize {
     let area = KERNEL * KERNEL;
     let convolution = |from: usize, to: usize| from * to * area + to;
-    convolution(CHANNELS, width)
+    convolution(channels, width)
         + (LAYERS - 2) * convolution(width, width)
         + (LAYERS - 1) * 2 * width
-        + convolution(width, CHANNELS)
+        + convolution(width, channels)
 }
 
 #[cfg(test)]
@@ -273,8 +305,10 @@ mod tests {
     #[test]
     fn parameter_count_by_hand() {
         // 2 -> 32: 576 + 32; three of 32 -> 32: 9,216 + 32; four norms of 64; 32 -> 2: 576 + 2.
-        assert_eq!(generator_parameters(32), 608 + 3 * 9_248 + 4 * 64 + 578);
-        assert_eq!(generator_parameters(64), 1_216 + 3 * 36_928 + 4 * 128 + 1_154);
+        assert_eq!(generator_parameters(32, 2), 608 + 3 * 9_248 + 4 * 64 + 578);
+        assert_eq!(generator_parameters(64, 2), 1_216 + 3 * 36_928 + 4 * 128 + 1_154);
+        // 1 -> 32: 288 + 32; 32 -> 1: 288 + 1.
+        assert_eq!(generator_parameters(32, 1), 320 + 3 * 9_248 + 4 * 64 + 289);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Which exemplar of a data folder a training learns.
 
 use super::exemplar::{Cut, Exemplar};
-use crate::data::Pair;
-use hiresmed_imaging::Mask;
+use crate::data::{Pair, images};
+use hiresmed_imaging::{Mask, Plane, Window};
 use std::path::PathBuf;
 
 /// Reads the exemplar called `wanted`, or the only one that `folders` hold outside `hold_out`.
@@ -28,6 +28,36 @@ pub fn exemplar(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str>) 
                 names.join(", ")
             )])
         }
+    }
+}
+
+/// Reads the one image that `folders` hold outside `hold_out`, or the one called `wanted`, whole; its mask is empty.
+///
+/// # Errors
+/// Every fault, one sentence each.
+pub fn whole(folders: &[PathBuf], hold_out: &[String], wanted: Option<&str>) -> Result<Exemplar, Vec<String>> {
+    let (mut found, faults) = images(folders, hold_out);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    found.retain(|image| wanted.is_none_or(|wanted| wanted == hiresmed_imaging::series::stem(&image.path)));
+    let image = match found.as_slice() {
+        [image] => image,
+        [] => return Err(vec![format!("there is no image called {}", wanted.unwrap_or_default())]),
+        several => {
+            return Err(vec![format!(
+                "there are {} images and a SinGAN learns one: hold the others out, name a folder with one, or name one as `exemplar`",
+                several.len()
+            )]);
+        }
+    };
+    match image.read(1)?.as_slice() {
+        [slice] => {
+            let image = slice.normalised(Window::LUNG_CT);
+            let mask = Plane::filled(image.width(), image.height(), -1.0);
+            Ok(Exemplar { name: hiresmed_imaging::series::stem(&found[0].path), image, mask })
+        }
+        slices => Err(vec![format!("{} has {} slices and a SinGAN learns one", image.shown(), slices.len())]),
     }
 }
 

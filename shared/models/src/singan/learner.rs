@@ -1,8 +1,9 @@
 //! Training, one scale after the other: WGAN-GP and reconstruction (equation 13).
 
 use super::batch;
-use super::config::{CHANNELS, Config, Training};
+use super::config::{CHANNELS, Config, Training, WHOLE_CHANNELS};
 use super::exemplar::Exemplar;
+use super::folder;
 use super::network::{Stack, generate, resize};
 use super::stop::Watch;
 use crate::noise;
@@ -28,7 +29,7 @@ pub struct Learner {
     pub(super) config: Config,
     pub(super) random: Randomness,
     seed: u64,
-    /// The exemplar at every scale, `f32 [1, 2, h, w]`.
+    /// The exemplar at every scale, `f32 [1, c, h, w]`; c is 2, image and mask, or 1 for a whole image.
     pub(super) real: Vec<Tensor>,
     /// Generators of finished scales, frozen.
     pub(super) finished: Vec<Stack>,
@@ -47,7 +48,7 @@ pub(super) struct Scale {
     pub(super) critic: Stack,
     pub(super) generator_adam: Adam,
     pub(super) critic_adam: Adam,
-    /// Up-sampled reconstruction of the scale below (zero at scale 0), `f32 [1, 2, h, w]`.
+    /// Up-sampled reconstruction of the scale below (zero at scale 0), `f32 [1, c, h, w]`.
     pub(super) previous: Tensor,
     /// Noise of the reconstruction, multiplied by its amplitude (zero above scale 0).
     pub(super) noise: Tensor,
@@ -62,7 +63,8 @@ impl Learner {
     /// [`Error::Specification`] or [`Error::Data`] with every fault; [`Error::Parent`] for a checkpoint of another training.
     pub fn open(specification: &training::Specification, parent: Option<&Weights>) -> Result<Self, Error> {
         let mut training = settings(specification)?;
-        let exemplar = super::exemplar(&specification.data, &specification.hold_out, training.exemplar.as_deref());
+        let read = if training.whole { folder::whole } else { folder::exemplar };
+        let exemplar = read(&specification.data, &specification.hold_out, training.exemplar.as_deref());
         let exemplar = exemplar.map_err(Error::Data)?;
         if let Some(steps) = specification.steps {
             let scales = training.pyramid([exemplar.image.height(), exemplar.image.width()]).len() as u64;
@@ -84,15 +86,21 @@ impl Learner {
             return Err(Error::Specification(faults));
         }
         let sizes = training.pyramid([exemplar.image.height(), exemplar.image.width()]);
-        let whole = Tensor::stack(&[plane(&exemplar.image), plane(&exemplar.mask)], 0).unsqueeze(0);
-        let real: Vec<Tensor> = sizes.iter().map(|&size| shrink(&whole, size)).collect();
-        let mask = exemplar.hard_mask(MASK_THRESHOLD);
+        let mut planes = vec![plane(&exemplar.image)];
+        let mut mask = hiresmed_imaging::Mask::empty(exemplar.image.width(), exemplar.image.height());
+        if !training.whole {
+            planes.push(plane(&exemplar.mask));
+            mask = exemplar.hard_mask(MASK_THRESHOLD);
+        }
+        let full = Tensor::stack(&planes, 0).unsqueeze(0);
+        let real: Vec<Tensor> = sizes.iter().map(|&size| shrink(&full, size)).collect();
         // The exemplar may have been up-sampled to the coarsest side.
         let zoom = sizes[sizes.len() - 1][0] as f32 / exemplar.image.height() as f32;
         let config = Config {
             widths: (0..sizes.len()).map(|scale| training.width_of(scale)).collect(),
             sizes,
             noise_amplitudes: Vec::new(),
+            channels: if training.whole { WHOLE_CHANNELS } else { CHANNELS },
             lesion_diameter_px: mask.longest_diameter() as f32 * zoom,
             lesion_area_px: mask.area() as f32 * zoom * zoom,
             mask_threshold: MASK_THRESHOLD,
@@ -160,8 +168,9 @@ impl Learner {
         let at = self.index();
         let width = self.config.widths[at];
         let mut rng = self.random.generator(at as u64, "singan weights");
-        let mut generator = Stack::new(width, CHANNELS, &mut rng);
-        let mut critic = Stack::new(width, 1, &mut rng);
+        let channels = self.config.channels;
+        let mut generator = Stack::new(width, (channels, channels), &mut rng);
+        let mut critic = Stack::new(width, (channels, 1), &mut rng);
         if let Some(below) = below.filter(|_| self.config.widths[at - 1] == width) {
             generator.copy_from(&below.generator);
             critic.copy_from(&below.critic);
@@ -190,7 +199,7 @@ impl Learner {
     /// The one noise map that reconstructs the exemplar: fixed at scale 0, zero above.
     fn reconstruction_noise(&self) -> Tensor {
         let mut rng = self.random.generator(0, "singan reconstruction");
-        noise_map(&mut rng, 0, self.config.sizes[0])
+        self.noise_map(&mut rng, 0)
     }
 
     /// Up-sampled reconstruction of the scales under `at`, and the noise amplitude of `at`.
@@ -211,7 +220,12 @@ impl Learner {
 
     /// Noise of `scale`, multiplied by its amplitude.
     pub(super) fn fresh_noise(&self, rng: &mut ChaCha8Rng, scale: usize) -> Tensor {
-        noise_map(rng, scale, self.config.sizes[scale]) * f64::from(self.config.noise_amplitudes[scale])
+        self.noise_map(rng, scale) * f64::from(self.config.noise_amplitudes[scale])
+    }
+
+    /// N(0, 1) noise of `scale`.
+    pub(super) fn noise_map(&self, rng: &mut ChaCha8Rng, scale: usize) -> Tensor {
+        noise_map(rng, scale, self.config.channels, self.config.sizes[scale])
     }
 
     /// Iterations that the scale under way has made, and the one from which its rate is a tenth.
@@ -265,7 +279,8 @@ impl Learner {
 
     /// A generator of `scale`'s width, to be filled.
     fn blank_generator(&self, scale: usize) -> Stack {
-        Stack::new(self.config.widths[scale], CHANNELS, &mut self.random.generator(0, "singan blank"))
+        let channels = self.config.channels;
+        Stack::new(self.config.widths[scale], (channels, channels), &mut self.random.generator(0, "singan blank"))
     }
 
     fn restore(&mut self, parent: &Weights) -> Result<(), Error> {
@@ -286,7 +301,8 @@ impl Learner {
         }
         if done < self.config.scales() {
             let generator = self.blank_generator(done);
-            let critic = Stack::new(self.config.widths[done], 1, &mut self.random.generator(0, "singan blank"));
+            let shape = (self.config.channels, 1);
+            let critic = Stack::new(self.config.widths[done], shape, &mut self.random.generator(0, "singan blank"));
             load_named(generator.named(), parent, &format!("scale{done}."))?;
             load_named(critic.named(), parent, "critic.")?;
             let mut scale = self.scale_over(generator, critic);
@@ -366,12 +382,12 @@ fn settings(specification: &training::Specification) -> Result<Training, Error> 
     serde_json::from_value(value).map_err(|error| fault(format!("settings: {error}")))
 }
 
-/// N(0, 1) noise of `scale`, `f32 [1, 2, h, w]`: one map for both channels at scale 0, one each above.
-pub(super) fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Tensor {
-    let maps = if scale == 0 { 1 } else { CHANNELS };
+/// N(0, 1) noise of `scale`, `f32 [1, c, h, w]`: one map for all channels at scale 0, one each above.
+pub(super) fn noise_map(rng: &mut ChaCha8Rng, scale: usize, channels: usize, [height, width]: [usize; 2]) -> Tensor {
+    let maps = if scale == 0 { 1 } else { channels };
     let values = noise::normal(rng, maps * height * width);
     let shape = [1, maps as i64, height as i64, width as i64];
-    Tensor::from_slice(&values).reshape(shape).expand([1, CHANNELS as i64, shape[2], shape[3]], false)
+    Tensor::from_slice(&values).reshape(shape).expand([1, channels as i64, shape[2], shape[3]], false)
 }
 
 /// SHA-256 over image and mask as little-endian `f32`, hex.

@@ -1,7 +1,7 @@
 //! SinGAN: lesions from one exemplar image each (equation 13 of the paper; Shaham et al. 2019).
 //!
 //! One model learns one lesion crop and its mask as two channels of one image, scale by scale from coarse to fine. Every
-//! sample therefore brings its own mask. `config` says what a model is, `exemplar` what it learns from, `export` writes all
+//! sample therefore brings its own mask. The same network learns a whole image without one, as a baseline. `config` says what a model is, `exemplar` what it learns from, `export` writes all
 //! scales as one ONNX graph, `sample` draws lesions of a wanted diameter; `stop` says when
 //! a scale has learned enough; `network`, `learner`, `batch` (a step of models side by side) and `together` train in libtorch.
 
@@ -26,11 +26,11 @@ mod tests;
 #[cfg(feature = "training")]
 mod together;
 
-pub use config::{CHANNELS, Config, RECIPE, Training, generator_parameters};
+pub use config::{CHANNELS, Config, RECIPE, Training, WHOLE_CHANNELS, generator_parameters};
 pub use exemplar::{Cut, Exemplar};
 pub use export::export;
-pub use folder::exemplar;
-pub use sample::{Generator, Lesion};
+pub use folder::{exemplar, whole};
+pub use sample::{Generator, Lesion, WholeImage};
 pub use stop::Stop;
 
 #[cfg(feature = "training")]

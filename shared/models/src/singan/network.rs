@@ -1,6 +1,6 @@
 //! Five valid convolutions: the generator and the critic of one scale, in libtorch, of one model or of several side by side.
 
-use super::config::{CHANNELS, KERNEL, LAYERS, PADDING};
+use super::config::{KERNEL, LAYERS, PADDING};
 use super::export::{EPSILON, SLOPE};
 use crate::noise;
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ pub type Named = (String, Tensor);
 /// freezes a finished scale with its running statistics; those mix reconstructions and samples, whose statistics differ, so each
 /// scale then works off its training point, and after few iterations grey values and masks run away from scale to scale (measured).
 ///
-/// `f32 [N, 2, h, w] -> [N, out, h - 10, w - 10]`.
+/// `f32 [N, in, h, w] -> [N, out, h - 10, w - 10]`; `in` is 2, image and mask, or 1, a whole image.
 #[derive(Debug)]
 pub struct Stack {
     tensors: Vec<Named>,
@@ -28,16 +28,16 @@ const NORM: [&str; 2] = ["norm.weight", "norm.bias"];
 
 impl Stack {
     /// New weights: convolutions N(0, 0.02), norms N(1, 0.02), shifts 0, drawn from `rng`.
-    pub fn new(width: usize, out: usize, rng: &mut ChaCha8Rng) -> Self {
+    pub fn new(width: usize, (from, out): (usize, usize), rng: &mut ChaCha8Rng) -> Self {
         let mut normal = |shape: &[i64], mean: f32| {
             let count = shape.iter().product::<i64>() as usize;
             let values: Vec<f32> = noise::normal(rng, count).iter().map(|value| mean + 0.02 * value).collect();
             Tensor::from_slice(&values).reshape(shape)
         };
-        let (width, out, kernel) = (width as i64, out as i64, KERNEL as i64);
+        let (width, input, out, kernel) = (width as i64, from as i64, out as i64, KERNEL as i64);
         let mut tensors = Vec::new();
         for layer in 0..LAYERS {
-            let from = if layer == 0 { CHANNELS as i64 } else { width };
+            let from = if layer == 0 { input } else { width };
             let to = if layer + 1 == LAYERS { out } else { width };
             tensors.push((format!("layer{layer}.{}", CONVOLUTION[0]), normal(&[to, from, kernel, kernel], 0.0)));
             tensors.push((format!("layer{layer}.{}", CONVOLUTION[1]), zeros(&[to])));
@@ -93,7 +93,7 @@ impl Stack {
     }
 }
 
-/// Stacks of one width side by side, one for each model, as groups of the same convolutions: `f32 [N, 2 g, h, w] -> [N, out g, h - 10,
+/// Stacks of one width side by side, one for each model, as groups of the same convolutions: `f32 [N, in g, h, w] -> [N, out g, h - 10,
 /// w - 10]`, no output activation. Channels of a model follow each other, and no value of one model reaches another.
 pub fn forward(stacks: &[&Stack], input: &Tensor) -> Tensor {
     let groups = stacks.len() as i64;
@@ -120,8 +120,8 @@ pub fn forward(stacks: &[&Stack], input: &Tensor) -> Tensor {
 
 /// The generators' whole output: tanh of the residual plus the previous scale.
 ///
-/// `noise` and `previous` are `f32 [N, 2 g, h, w]`; noise is already multiplied by its amplitude. Padding is put once, so the output
-/// is `[N, 2 g, h, w]`: zeros around the noise, the edge's own values around the image. The published recipe pads both with
+/// `noise` and `previous` are `f32 [N, c g, h, w]`; noise is already multiplied by its amplitude. Padding is put once, so the output
+/// is `[N, c g, h, w]`: zeros around the noise, the edge's own values around the image. The published recipe pads both with
 /// zeros; in a lung crop zero is tissue, and that frame comes too near when a lesion is sampled smaller than it was learned.
 pub fn generate(generators: &[&Stack], noise: &Tensor, previous: &Tensor) -> Tensor {
     let around = [PADDING as i64; 4];
@@ -144,14 +144,14 @@ pub fn resize(x: &Tensor, [height, width]: [usize; 2]) -> Tensor {
 }
 
 /// For each model `f32 [g]`: mean over the image of (|gradient over channels| - 1)^2, the gradient being that of the critic's summed
-/// output with respect to its input `f32 [1, 2 g, h, w]` (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the
+/// output with respect to its input `f32 [1, c g, h, w]` (WGAN-GP, with the norm taken per pixel as SinGAN does). Differentiable in the
 /// critics' weights.
 pub fn gradient_penalty(critics: &[&Stack], input: &Tensor) -> Tensor {
     let input = input.detach().set_requires_grad(true);
     let output = forward(critics, &input).sum(input.kind());
     let gradient = Tensor::run_backward(&[output], &[&input], true, true);
     let size = input.size();
-    let by_model = gradient[0].square().reshape([critics.len() as i64, CHANNELS as i64, size[2], size[3]]);
+    let by_model = gradient[0].square().reshape([critics.len() as i64, -1, size[2], size[3]]);
     let norm = by_model.sum_dim_intlist([1i64].as_slice(), false, input.kind());
     // The square root's slope at 0 is infinite: a gradient of exactly 0 would make the weights NaN.
     ((norm + 1e-12).sqrt() - 1.0).square().mean_dim([1i64, 2].as_slice(), false, input.kind())

@@ -1,7 +1,7 @@
 //! Lesions of a wanted diameter from noise alone, through ONNX Runtime.
 
 use super::Error;
-use super::config::{CHANNELS, Config};
+use super::config::{CHANNELS, Config, WHOLE_CHANNELS};
 use crate::noise;
 use hiresmed_imaging::{Mask, Plane, resample};
 use hiresmed_inference::package::{Kind, Package};
@@ -71,20 +71,104 @@ pub struct Generator {
     inputs: Vec<String>,
 }
 
+/// A session of a graph with one noise input for each of `config`'s scales, and its inputs' names.
+fn checked(name: &str, config: &Config, channels: usize, session: &Session) -> Result<Vec<String>, Error> {
+    let mut faults = config.faults();
+    let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
+    if inputs.len() != config.scales() {
+        faults.push(format!("the graph has {} inputs for {} scales", inputs.len(), config.scales()));
+    }
+    if config.channels != channels {
+        faults.push(format!("channels is {}, not {channels}", config.channels));
+    }
+    if faults.is_empty() { Ok(inputs) } else { Err(Error::Configuration { name: name.to_owned(), faults }) }
+}
+
+/// Name, configuration and session of a package of `kind`.
+fn opened(
+    package: &Package,
+    kind: Kind,
+    runtime: &Runtime,
+    options: &SessionOptions,
+) -> Result<(String, Config, Session), Error> {
+    let name = package.name().to_owned();
+    let fault = |fault: String| Error::Configuration { name: name.clone(), faults: vec![fault] };
+    if package.kind() != kind {
+        return Err(fault(format!("the package is a {}, not a {kind}", package.kind())));
+    }
+    let config = serde_json::from_value(package.description().configuration.clone())
+        .map_err(|error| fault(format!("configuration: {error}")))?;
+    let session = package.session("generate", runtime, options)?;
+    Ok((name, config, session))
+}
+
+/// Runs all scales on their noise: `channels` planes.
+fn run(
+    name: &str,
+    session: &Session,
+    inputs: &[String],
+    noises: Vec<Tensor>,
+    channels: usize,
+) -> Result<Vec<Plane>, Error> {
+    let inputs: Vec<(&str, Tensor)> = inputs.iter().map(String::as_str).zip(noises).collect();
+    let (shape, data) = session.run_single(&inputs)?.into_f32()?;
+    let (height, width) = match shape[..] {
+        [1, found, height, width] if found == channels => (height, width),
+        _ => {
+            let fault = format!("the graph gave shape {shape:?}, expected [1, {channels}, h, w]");
+            return Err(Error::Configuration { name: name.to_owned(), faults: vec![fault] });
+        }
+    };
+    if data.iter().any(|value| !value.is_finite()) {
+        return Err(Error::NotFinite { name: name.to_owned() });
+    }
+    Ok(data.chunks_exact(width * height).map(|plane| Plane::new(width, height, plane.to_vec())).collect())
+}
+
+/// A package of a whole image's SinGAN, opened: the baseline of table 2.
+#[derive(Debug)]
+pub struct WholeImage {
+    name: String,
+    config: Config,
+    session: Session,
+    inputs: Vec<String>,
+}
+
+impl WholeImage {
+    /// Opens a package's `generate` graph.
+    ///
+    /// # Errors
+    /// For a package of another kind, without a usable configuration, or whose graph does not open.
+    pub fn open(package: &Package, runtime: &Runtime, options: &SessionOptions) -> Result<Self, Error> {
+        let (name, config, session) = opened(package, Kind::SinganWhole, runtime, options)?;
+        let inputs = checked(&name, &config, WHOLE_CHANNELS, &session)?;
+        Ok(Self { name, config, session, inputs })
+    }
+
+    /// Sample `index` of `seed`, in [-1, 1] over the package's window, as large as the exemplar was learned. The same seed and index give
+    /// the same bytes on the same device and runtime, whatever else was sampled.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] where the graph gives another shape, [`Error::NotFinite`], [`Error::Session`].
+    pub fn sample(&self, seed: u64, index: u64) -> Result<Plane, Error> {
+        let mut rng = noise::generator(seed, index, "singan whole");
+        let sizes = self.config.sizes.iter().enumerate();
+        let noises =
+            sizes.map(|(scale, &size)| noise_map(&mut rng, scale, WHOLE_CHANNELS, size)).collect::<Result<_, _>>()?;
+        let mut planes = run(&self.name, &self.session, &self.inputs, noises, WHOLE_CHANNELS)?;
+        let mut image = planes.swap_remove(0);
+        image.data_mut().iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+        Ok(image)
+    }
+}
+
 impl Generator {
     /// Opens a package's `generate` graph.
     ///
     /// # Errors
     /// For a package of another kind, without a usable configuration, or whose graph does not open.
     pub fn open(package: &Package, runtime: &Runtime, options: &SessionOptions) -> Result<Self, Error> {
-        let name = package.name().to_owned();
-        let fault = |fault: String| Error::Configuration { name: name.clone(), faults: vec![fault] };
-        if package.kind() != Kind::Singan {
-            return Err(fault(format!("the package is a {}, not a singan", package.kind())));
-        }
-        let config: Config = serde_json::from_value(package.description().configuration.clone())
-            .map_err(|error| fault(format!("configuration: {error}")))?;
-        let session = package.session("generate", runtime, options)?;
+        let (name, config, session) = opened(package, Kind::Singan, runtime, options)?;
         Self::new(&name, config, session)
     }
 
@@ -93,16 +177,8 @@ impl Generator {
     /// # Errors
     /// [`Error::Configuration`] with every fault.
     pub fn new(name: &str, config: Config, session: Session) -> Result<Self, Error> {
-        let mut faults = config.faults();
-        let inputs: Vec<String> = session.inputs().iter().map(|input| input.name.clone()).collect();
-        if inputs.len() != config.scales() {
-            faults.push(format!("the graph has {} inputs for {} scales", inputs.len(), config.scales()));
-        }
-        if faults.is_empty() {
-            Ok(Self { name: name.to_owned(), config, session, inputs })
-        } else {
-            Err(Error::Configuration { name: name.to_owned(), faults })
-        }
+        let inputs = checked(name, &config, CHANNELS, &session)?;
+        Ok(Self { name: name.to_owned(), config, session, inputs })
     }
 
     /// The package's name: the exemplar.
@@ -143,14 +219,15 @@ impl Generator {
     /// One coarse sample, refined until its size fits; the inner error says why it is no lesion of that size.
     fn attempt(&self, rng: &mut ChaCha8Rng, wanted: f64) -> Result<Result<Lesion, String>, Error> {
         let coarse = self.config.scales().div_ceil(2);
-        let coarse_noise: Vec<Tensor> =
-            (0..coarse).map(|scale| noise_map(rng, scale, self.config.sizes[scale])).collect::<Result<_, _>>()?;
+        let coarse_noise: Vec<Tensor> = (0..coarse)
+            .map(|scale| noise_map(rng, scale, CHANNELS, self.config.sizes[scale]))
+            .collect::<Result<_, _>>()?;
         let mut zoom = (wanted / f64::from(self.config.lesion_diameter_px)).max(LEAST_ZOOM);
         let mut outcome = Err("no lesion".to_owned());
         for _ in 0..CORRECTIONS {
             let mut inputs = coarse_noise.clone();
             for scale in coarse..self.config.scales() {
-                inputs.push(noise_map(rng, scale, self.size(scale, zoom))?);
+                inputs.push(noise_map(rng, scale, CHANNELS, self.size(scale, zoom))?);
             }
             let (image, channel) = self.run(inputs)?;
             let Some(found) = Found::in_channel(&channel, self.config.mask_threshold) else {
@@ -183,18 +260,10 @@ impl Generator {
 
     /// Runs all scales: image and mask channel, `[h, w]` each.
     fn run(&self, noises: Vec<Tensor>) -> Result<(Plane, Plane), Error> {
-        let inputs: Vec<(&str, Tensor)> = self.inputs.iter().map(String::as_str).zip(noises).collect();
-        let (shape, data) = self.session.run_single(&inputs)?.into_f32()?;
-        let [1, CHANNELS, height, width] = shape[..] else {
-            let fault = format!("the graph gave shape {shape:?}, expected [1, {CHANNELS}, h, w]");
-            return Err(Error::Configuration { name: self.name.clone(), faults: vec![fault] });
-        };
-        if data.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { name: self.name.clone() });
-        }
-        let (image, mask) = data.split_at(width * height);
-        let image = image.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
-        Ok((Plane::new(width, height, image), Plane::new(width, height, mask.to_vec())))
+        let mut planes = run(&self.name, &self.session, &self.inputs, noises, CHANNELS)?;
+        let (mask, mut image) = (planes.swap_remove(1), planes.swap_remove(0));
+        image.data_mut().iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+        Ok((image, mask))
     }
 
     /// The sample at `factor` times its size, if its diameter then fits.
@@ -253,9 +322,14 @@ impl Found {
     }
 }
 
-/// N(0, 1) noise of a scale, `f32 [1, c, h, w]`: one map for both channels at scale 0, one each above.
-fn noise_map(rng: &mut ChaCha8Rng, scale: usize, [height, width]: [usize; 2]) -> Result<Tensor, Error> {
-    let channels = if scale == 0 { 1 } else { CHANNELS };
+/// N(0, 1) noise of a scale, `f32 [1, c, h, w]`: one map for all channels at scale 0, one each above.
+fn noise_map(
+    rng: &mut ChaCha8Rng,
+    scale: usize,
+    channels: usize,
+    [height, width]: [usize; 2],
+) -> Result<Tensor, Error> {
+    let channels = if scale == 0 { 1 } else { channels };
     Ok(Tensor::f32([1, channels, height, width], noise::normal(rng, channels * height * width))?)
 }
 

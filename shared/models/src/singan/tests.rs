@@ -4,10 +4,13 @@ use super::batch;
 use super::export::export;
 use super::learner::{Learner, noise_map};
 use super::network::{Stack, generate, gradient_penalty, resize};
-use super::{Config, Exemplar, Generator, Stop, Training, generator_parameters, train_together};
+use super::{Config, Exemplar, Generator, Stop, Training, WholeImage, generator_parameters, train_together};
 use crate::training::{self, Error, Learner as _};
 use hiresmed_imaging::Plane;
-use hiresmed_inference::{Runtime, Session, SessionOptions, Tensor as HostTensor};
+use hiresmed_inference::{
+    Runtime, Session, SessionOptions, Tensor as HostTensor,
+    package::{self, Package},
+};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use tch::{Kind, Tensor};
 
@@ -31,15 +34,15 @@ fn tiny(iterations: u64) -> Training {
 
 #[test]
 fn a_generator_has_the_parameters_counted_by_hand() {
-    let count: usize = Stack::new(32, 2, &mut rng(1)).parameters().iter().map(|(_, tensor)| tensor.numel()).sum();
-    assert_eq!(count, generator_parameters(32));
+    let count: usize = Stack::new(32, (2, 2), &mut rng(1)).parameters().iter().map(|(_, tensor)| tensor.numel()).sum();
+    assert_eq!(count, generator_parameters(32, 2));
 }
 
 #[test]
 fn the_gradient_penalty_differentiates_twice() {
     // In double precision: the derivative of the penalty by a weight against the penalty's own finite difference.
-    let critic = Stack::new(3, 1, &mut rng(2)).to_double();
-    let input = noise_map(&mut rng(3), 1, [13, 13]).to_kind(Kind::Double);
+    let critic = Stack::new(3, (2, 1), &mut rng(2)).to_double();
+    let input = noise_map(&mut rng(3), 1, 2, [13, 13]).to_kind(Kind::Double);
     let parameters: Vec<Tensor> = critic.parameters().into_iter().map(|(_, tensor)| tensor).collect();
     let penalty = || gradient_penalty(&[&critic], &input).sum(Kind::Double);
     let analytic = Tensor::run_backward(&[penalty()], &parameters[..3], false, false);
@@ -275,7 +278,16 @@ fn forward(config: &Config, generators: &[Stack], noises: &[Tensor]) -> Tensor {
 
 #[test]
 fn the_graph_equals_libtorch_at_two_sizes() {
-    let mut learner = Learner::new(&disc(), tiny(2), 5, None).unwrap();
+    graph_equals_libtorch(tiny(2));
+}
+
+#[test]
+fn a_whole_image_graph_equals_libtorch_at_two_sizes() {
+    graph_equals_libtorch(Training { whole: true, ..tiny(2) });
+}
+
+fn graph_equals_libtorch(training: Training) {
+    let mut learner = Learner::new(&disc(), training, 5, None).unwrap();
     while learner.steps_done() < learner.steps_planned() {
         learner.step().unwrap();
     }
@@ -285,7 +297,8 @@ fn the_graph_equals_libtorch_at_two_sizes() {
     let other: Vec<[usize; 2]> = config.sizes.iter().map(|[h, w]| [h * 2 / 3, w * 3 / 2]).collect();
     for (seed, sizes) in [(1, config.sizes.clone()), (2, other)] {
         let mut rng = rng(seed);
-        let noises: Vec<Tensor> = sizes.iter().enumerate().map(|(at, &size)| noise_map(&mut rng, at, size)).collect();
+        let noises: Vec<Tensor> =
+            sizes.iter().enumerate().map(|(at, &size)| noise_map(&mut rng, at, config.channels, size)).collect();
         let expected = forward(&config, learner.generators(), &noises);
         let host = |(at, noise): (usize, &Tensor)| {
             let maps = if at == 0 { noise.narrow(1, 0, 1) } else { noise.shallow_clone() };
@@ -301,6 +314,53 @@ fn the_graph_equals_libtorch_at_two_sizes() {
         let worst = difference.abs().max().double_value(&[]);
         assert!(worst <= 1e-4, "{worst}");
     }
+}
+
+#[test]
+fn a_whole_image_is_learned_packaged_and_sampled() {
+    let data = tempfile::tempdir().unwrap();
+    let pixels: Vec<u8> = disc().image.data().iter().map(|value| ((value + 1.0) * 127.5) as u8).collect();
+    for name in ["disc.png", "other.png"] {
+        std::fs::write(data.path().join(name), hiresmed_imaging::raster::grey_png(32, 32, &pixels)).unwrap();
+    }
+    let mut specification = training::Specification {
+        kind: training::Kind::Singan,
+        preset: "whole".to_owned(),
+        data: vec![data.path().to_owned()],
+        hold_out: Vec::new(),
+        steps: Some(8),
+        seed: 3,
+        autoencoder: None,
+        perceptual: None,
+        settings: serde_json::json!({ "width": 4, "width_max": 4 }),
+    };
+    let text = training::open(&specification, None).err().unwrap().to_string();
+    assert!(text.contains("there are 2 images and a SinGAN learns one"), "{text}");
+    specification.hold_out = vec!["other".to_owned()];
+    let mut learner = training::open(&specification, None).unwrap();
+    while learner.steps_done() < learner.steps_planned() {
+        learner.step().unwrap();
+    }
+    let text = |text: &str| text.to_owned();
+    let naming = training::Naming {
+        name: text("disc"),
+        data: text("a disc"),
+        data_licence: text("CC0-1.0"),
+        licence: text("CC0-1.0"),
+        modality: None,
+    };
+    let product = training::product(&learner.checkpoint().unwrap(), &naming).unwrap();
+    let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let package = Package::write(data.path(), product.draft, &files).unwrap();
+    assert_eq!(package.kind(), package::Kind::SinganWhole);
+    let (runtime, options) = (Runtime::load().unwrap(), SessionOptions::default());
+    let sampler = WholeImage::open(&package, &runtime, &options).unwrap();
+    let sample = sampler.sample(1, 0).unwrap();
+    assert_eq!((sample.width(), sample.height()), (32, 32));
+    assert_eq!(sample, sampler.sample(1, 0).unwrap());
+    assert_ne!(sample, sampler.sample(1, 1).unwrap());
+    let text = Generator::open(&package, &runtime, &options).unwrap_err().to_string();
+    assert!(text.contains("is a singan-whole, not a singan"), "{text}");
 }
 
 #[test]

@@ -83,6 +83,19 @@ impl TrainedModel {
             TrainedModel::Styleswin => "styleswin",
         }
     }
+
+    /// The kinds of package in which its trainings end, by preset.
+    pub const fn kinds(self) -> &'static [&'static str] {
+        match self {
+            TrainedModel::Vqgan => &["vqgan", "vqgan-residual"],
+            TrainedModel::Singan => &["singan", "singan-whole"],
+            TrainedModel::Unet => &["unet"],
+            TrainedModel::Prior => &["prior"],
+            TrainedModel::Yolo => &["yolo"],
+            TrainedModel::Ddpm => &["ddpm"],
+            TrainedModel::Styleswin => &["styleswin"],
+        }
+    }
 }
 
 impl fmt::Display for TrainedModel {
