@@ -29,7 +29,7 @@ use clap::Parser;
 use hiresmed_telemetry::logging;
 
 use commands::{
-    cancel, dead_letters, export as export_command, inspect, model, score, status, study, submit, train, watch,
+    cancel, dead_letters, export as export_command, ingest, inspect, model, score, status, study, submit, train, watch,
 };
 
 /// Labelled synthetic medical images, made by models that are trained on your own.
@@ -53,6 +53,7 @@ enum Command {
     Export(export_command::Arguments),
     DeadLetters(dead_letters::Arguments),
     Candidates(candidates::Arguments),
+    Ingest(ingest::Arguments),
     Inspect(inspect::Arguments),
     Score(score::Arguments),
     Study(study::Arguments),
@@ -82,6 +83,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Export(arguments) => export_command::run(arguments),
         Command::DeadLetters(arguments) => dead_letters::run(arguments),
         Command::Candidates(arguments) => candidates::run(arguments),
+        Command::Ingest(arguments) => ingest::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Study(arguments) => study::run(arguments),

@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod dead_letters;
 pub mod export;
+pub mod ingest;
 pub mod inspect;
 pub mod model;
 pub mod sample;

@@ -48,6 +48,14 @@ pub enum Fault {
         "a grey image is needed and this one is colour (photometric interpretation {0}); convert it to MONOCHROME2"
     )]
     Colour(String),
+    /// An object of a class that is not taken in.
+    #[error("it is of the class {0}; give CT, MR, radiographs (CR, DX, XA, RF) or secondary captures")]
+    Class(String),
+    /// Text in the pixels, which may name a patient.
+    #[error(
+        "text is burned into its pixels: {0}; blank it with a tool for that, or waive the check where it names nobody"
+    )]
+    BurnedIn(String),
     /// Larger than the caller allows.
     #[error(
         "{what} would take {needed} bytes, the limit is {limit}; if the file can be trusted, split or crop it, or write a deflated one again uncompressed"

@@ -3,6 +3,7 @@
 //! This crate owns what an image *is*; it knows nothing of models, jobs or the fleet.
 
 pub mod body;
+pub mod burned_in;
 pub mod dicom;
 pub mod error;
 pub mod files;

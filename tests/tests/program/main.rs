@@ -7,6 +7,7 @@ mod demo;
 mod faults;
 mod fixture;
 mod harness;
+mod ingest;
 mod kill;
 mod kub;
 mod models;

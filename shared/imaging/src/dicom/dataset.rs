@@ -53,6 +53,15 @@ impl<'a> Dataset<'a> {
         self.encoding
     }
 
+    pub(super) fn is_big_endian(&self) -> bool {
+        self.encoding == Encoding::BigEndian
+    }
+
+    /// All elements of this level, by tag.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Tag, &Value<'a>)> {
+        self.elements.iter().map(|(tag, (_, value))| (*tag, value))
+    }
+
     pub(super) fn get(&self, tag: Tag) -> Option<&Value<'a>> {
         self.elements.get(&tag).map(|(_, value)| value)
     }
@@ -292,6 +301,12 @@ fn is_sequence(tag: Tag) -> bool {
         tags::PIXEL_MEASURES_SEQUENCE,
         tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
         tags::FRAME_VOILUT_SEQUENCE,
+        tags::PLANE_POSITION_SEQUENCE,
+        tags::PLANE_ORIENTATION_SEQUENCE,
+        tags::FRAME_CONTENT_SEQUENCE,
+        tags::CT_IMAGE_FRAME_TYPE_SEQUENCE,
+        tags::MODALITY_LUT_SEQUENCE,
+        tags::VOILUT_SEQUENCE,
     ]
     .contains(&tag)
 }

@@ -222,6 +222,11 @@ impl DicomImage {
         self.layout.rows
     }
 
+    /// The file, or the name for bytes that came from elsewhere.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Whether a pixel is one grey value.
     pub fn is_grey(&self) -> bool {
         self.layout.photometric.starts_with("MONOCHROME")

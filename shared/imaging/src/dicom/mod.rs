@@ -6,6 +6,7 @@
 mod attributes;
 mod codec;
 mod dataset;
+pub mod deidentify;
 mod envelope;
 mod frames;
 mod image;

@@ -1,0 +1,403 @@
+//! `hiresmed ingest`: a folder of what scanners made, de-identified, checked and without duplicates, in a folder that can travel.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs::{self, File, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
+use hiresmed_imaging::{
+    dicom::{
+        ReadOptions,
+        deidentify::{Deidentified, Policy, Report, SiteSecret, deidentify},
+        write::Syntax,
+    },
+    files::write_atomically,
+};
+use hiresmed_protocol::Digest;
+use hiresmed_worker::shipped;
+use serde::{Deserialize, Serialize};
+
+use crate::{failure, progress::Progress, state::StateFolder};
+
+/// Hexadecimal digits of a file's digest that name it, as among inputs.
+const DIGITS: usize = 16;
+/// The folder of images below the output, and the two records beside it.
+const IMAGES: &str = "images";
+const INDEX: &str = "index.csv";
+const RECORD: &str = "ingest.jsonl";
+/// The columns of the index.
+const COLUMNS: &str = "file,sha256,patient,study,series,modality,view,rows,columns,frames,row_mm,column_mm";
+
+/// De-identify DICOM images and leave out what cannot be read or was there before
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder with DICOM files, at any depth
+    #[arg(value_name = "DIR")]
+    source: PathBuf,
+    /// Folder for the result: images/ and index.csv, which can travel, and ingest.jsonl, which names your files
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// File with the site's secret, from which pseudonyms and UIDs follow: at least 16 bytes, the same for all data of a
+    /// site [default: site-secret in the state folder, made where it is missing]
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// What else is kept (PS3.15 E.3): device (maker, model, serial number, station), characteristics (sex, age, size, weight)
+    #[arg(long, value_enum, value_name = "WHAT")]
+    retain: Vec<Retained>,
+    /// Take images although they say, or look as if, they had text burned in
+    #[arg(long)]
+    waive_burned_in: bool,
+    /// How pixels are written; what JPEG-LS cannot hold is written uncompressed
+    #[arg(long, value_enum, default_value_t = Compression::JpegLs)]
+    compression: Compression,
+    /// Largest file, and largest decoded frame, in MiB
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=16_384), value_name = "MIB")]
+    limit_mib: u64,
+    /// Files at a time [default: one for each core]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=256), value_name = "N")]
+    threads: Option<u64>,
+    /// Folder with the site's secret, where none is named [default: $HIRESMED_STATE, else $XDG_STATE_HOME/hiresmed, else
+    /// ~/.local/state/hiresmed]
+    #[arg(long = "state", value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Retained {
+    Device,
+    Characteristics,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compression {
+    JpegLs,
+    Deflated,
+    None,
+}
+
+/// A line of the record: a source file and what became of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    /// The file, from the source folder on. It may name a patient: the record stays at the site.
+    source: String,
+    size_bytes: u64,
+    /// Time of the last change, nanoseconds since 1970.
+    changed_ns: i64,
+    #[serde(flatten)]
+    end: End,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+enum End {
+    Taken {
+        file: String,
+        sha256: String,
+        /// Its line of the index.
+        index: String,
+        report: Box<Report>,
+    },
+    /// The same image, without its identity, came from another file.
+    Duplicate {
+        file: String,
+    },
+    Refused {
+        error: String,
+    },
+}
+
+/// How many came to which end, over all runs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    taken: usize,
+    duplicates: usize,
+    refused: usize,
+}
+
+impl Counts {
+    fn add(&mut self, end: &End) {
+        match end {
+            End::Taken { .. } => self.taken += 1,
+            End::Duplicate { .. } => self.duplicates += 1,
+            End::Refused { .. } => self.refused += 1,
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The source cannot be listed, the secret cannot be used, or the output cannot be written. A file that is refused is no error: the
+/// record says why, the rest goes on, and the exit code is 2.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let source = arguments
+        .source
+        .canonicalize()
+        .with_context(|| format!("the folder {} cannot be read; name one that exists", arguments.source.display()));
+    let source = source.map_err(failure::refused)?;
+    let secret = secret(arguments)?;
+    let images = arguments.out.join(IMAGES);
+    fs::create_dir_all(&images).with_context(|| format!("{} cannot be made", images.display()))?;
+    if images.canonicalize()?.starts_with(&source) {
+        let text = format!("--out {} lies in the source; name a folder beside it", arguments.out.display());
+        return Err(failure::refused(anyhow!(text)));
+    }
+    let (output, before) = Output::open(&arguments.out)?;
+    let files = shipped::files(&source).with_context(|| format!("{} cannot be listed", source.display()))?;
+    if files.is_empty() {
+        return Err(failure::refused(anyhow!("the folder {} has no files", source.display())));
+    }
+    let policy = Policy {
+        retain_device: arguments.retain.contains(&Retained::Device),
+        retain_characteristics: arguments.retain.contains(&Retained::Characteristics),
+        waive_burned_in: arguments.waive_burned_in,
+        syntax: match arguments.compression {
+            Compression::JpegLs => Syntax::JpegLs,
+            Compression::Deflated => Syntax::Deflated,
+            Compression::None => Syntax::Explicit,
+        },
+    };
+    let options = ReadOptions { limit_bytes: arguments.limit_mib << 20 };
+    let work = Work { source: &source, secret: &secret, policy, options, output: Mutex::new(output) };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    work.all(&files, &before, arguments.threads.map_or(cores, |threads| threads as usize))?;
+    let output = work.output.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Counts { taken, duplicates, refused } = output.counts;
+    output.finish()?;
+    eprintln!("{taken} images taken, {duplicates} duplicates left out, {refused} files refused");
+    if refused > 0 {
+        eprintln!(
+            "{} says why, a line a file; it names your files and stays here",
+            arguments.out.join(RECORD).display()
+        );
+    }
+    println!("{}", arguments.out.join(INDEX).display());
+    Ok(if refused > 0 { ExitCode::from(failure::REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// The site's secret: of the named file, or the state folder's, which is made where it is missing.
+fn secret(arguments: &Arguments) -> Result<SiteSecret> {
+    let path = match &arguments.secret_file {
+        Some(path) => path.clone(),
+        None => {
+            let path = StateFolder::open(arguments.state.as_deref())?.root().join("site-secret");
+            if !path.exists() {
+                let mut bytes = [0u8; 32];
+                getrandom::fill(&mut bytes)
+                    .map_err(|error| anyhow!("this machine gives no random numbers: {error}"))?;
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+                file.write_all(&bytes).and_then(|()| file.sync_all())?;
+                eprintln!(
+                    "a secret for this site was made: {}\n  Keep a copy where nobody else can read it: with it, other files of the same \
+                     patients get the same pseudonyms and UIDs.",
+                    path.display()
+                );
+            }
+            path
+        }
+    };
+    let bytes = fs::read(&path).with_context(|| format!("the secret {} cannot be read", path.display()));
+    let secret = SiteSecret::new(bytes.map_err(failure::refused)?);
+    secret.ok_or_else(|| {
+        let text = format!("the secret {} has fewer than {} bytes", path.display(), SiteSecret::LEAST_BYTES);
+        failure::refused(anyhow!(text))
+    })
+}
+
+/// Everything that the threads share.
+struct Work<'a> {
+    source: &'a Path,
+    secret: &'a SiteSecret,
+    policy: Policy,
+    options: ReadOptions,
+    output: Mutex<Output>,
+}
+
+impl Work<'_> {
+    /// Takes all files but those that an earlier run has seen as they are now.
+    fn all(&self, files: &[PathBuf], before: &HashSet<Seen>, threads: usize) -> Result<()> {
+        let mut progress = Progress::begin("files", files.len() as u64, 0);
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+        let failed_yet = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let turn = || {
+            while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if failed_yet() {
+                    break;
+                }
+                if let Err(error) = self.one(path, before) {
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(turn)).collect();
+            while !workers.iter().all(|worker| worker.is_finished()) {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                progress.done(done.load(Ordering::Relaxed) as u64);
+            }
+        });
+        progress.done(done.load(Ordering::Relaxed) as u64);
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// # Errors
+    /// The output cannot be written. What is wrong with the file is its end.
+    fn one(&self, path: &Path, before: &HashSet<Seen>) -> Result<()> {
+        let source = path.strip_prefix(self.source).unwrap_or(path).to_string_lossy().into_owned();
+        let (size_bytes, changed_ns) = fs::metadata(path).map_or((0, 0), |metadata| {
+            (metadata.len(), metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()))
+        });
+        if before.contains(&(source.clone(), size_bytes, changed_ns)) {
+            return Ok(());
+        }
+        let refused = |error: String| End::Refused { error };
+        let end = if size_bytes > self.options.limit_bytes {
+            refused(format!("it has {size_bytes} bytes, the limit is {}; raise --limit-mib", self.options.limit_bytes))
+        } else {
+            let made = fs::read(path)
+                .map_err(|error| format!("it cannot be read ({error})"))
+                // The name is in the line already.
+                .and_then(|bytes| self.deidentify(&bytes));
+            match made {
+                Ok(made) => return self.output().take((source, size_bytes, changed_ns), &made),
+                Err(error) => refused(error),
+            }
+        };
+        self.output().record(Line { source, size_bytes, changed_ns, end })
+    }
+
+    fn deidentify(&self, bytes: &[u8]) -> Result<Deidentified, String> {
+        deidentify(bytes, "", self.secret, &self.policy, self.options).map_err(|error| error.fault.to_string())
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A source file as it was: its name, size and time.
+type Seen = (String, u64, i64);
+
+/// The output folder.
+struct Output {
+    root: PathBuf,
+    record: File,
+    /// Digests of the images that are there, the first half of each.
+    there: HashSet<u128>,
+    /// Lines of the index, by file.
+    index: BTreeSet<String>,
+    counts: Counts,
+}
+
+impl Output {
+    /// Opens a folder, with what an earlier run left in it.
+    fn open(root: &Path) -> Result<(Self, HashSet<Seen>)> {
+        let path = root.join(RECORD);
+        let mut output = Self {
+            root: root.to_path_buf(),
+            record: OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(&path)
+                .with_context(|| format!("{} cannot be written", path.display()))?,
+            there: HashSet::new(),
+            index: BTreeSet::new(),
+            counts: Counts::default(),
+        };
+        let mut seen = HashSet::new();
+        let mut whole = true;
+        for text in BufReader::new(File::open(&path)?).lines() {
+            let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
+            // A run that was cut off may leave half a line at the end: its file is taken again.
+            whole = match serde_json::from_str::<Line>(&text) {
+                Ok(line) => {
+                    output.counts.add(&line.end);
+                    if let End::Taken { sha256, index, .. } = &line.end {
+                        output.there.extend(key(sha256));
+                        output.index.insert(index.clone());
+                    }
+                    seen.insert((line.source, line.size_bytes, line.changed_ns));
+                    true
+                }
+                Err(_) => false,
+            };
+        }
+        if !whole {
+            output.record.write_all(b"\n")?;
+        }
+        Ok((output, seen))
+    }
+
+    /// Writes an image, unless the same one is there.
+    fn take(&mut self, (source, size_bytes, changed_ns): Seen, made: &Deidentified) -> Result<()> {
+        let sha256 = Digest::of(&made.bytes).to_string();
+        let file = format!("{IMAGES}/{}.dcm", &sha256[..DIGITS]);
+        let end = match key(&sha256) {
+            Some(key) if !self.there.insert(key) => End::Duplicate { file },
+            _ => {
+                let path = self.root.join(&file);
+                write_atomically(&path, &made.bytes)
+                    .with_context(|| format!("{} cannot be written", path.display()))?;
+                let index = row(&file, &sha256, made);
+                self.index.insert(index.clone());
+                End::Taken { file, sha256, index, report: Box::new(made.report.clone()) }
+            }
+        };
+        self.record(Line { source, size_bytes, changed_ns, end })
+    }
+
+    fn record(&mut self, line: Line) -> Result<()> {
+        self.counts.add(&line.end);
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        let path = self.root.join(RECORD);
+        self.record.write_all(&text).with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// Writes the index.
+    fn finish(&self) -> Result<()> {
+        let rows: Vec<&str> = self.index.iter().map(String::as_str).collect();
+        let text = format!("{COLUMNS}\n{}{}", rows.join("\n"), if rows.is_empty() { "" } else { "\n" });
+        let path = self.root.join(INDEX);
+        write_atomically(&path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
+    }
+}
+
+/// Half of a digest, which is enough to tell images apart.
+fn key(sha256: &str) -> Option<u128> {
+    u128::from_str_radix(sha256.get(..32)?, 16).ok()
+}
+
+/// A line of the index: nothing in it is of a patient, but the pseudonym.
+fn row(file: &str, sha256: &str, made: &Deidentified) -> String {
+    let (attributes, report) = (&made.attributes, &made.report);
+    let number = |value: Option<String>| value.unwrap_or_default();
+    [
+        file.to_owned(),
+        sha256.to_owned(),
+        report.patient.clone(),
+        report.study.clone(),
+        report.series.clone(),
+        number(report.modality.clone()),
+        attributes.view().map_or("", |view| view.as_str()).to_owned(),
+        number(attributes.rows.map(|rows| rows.to_string())),
+        number(attributes.columns.map(|columns| columns.to_string())),
+        number(attributes.frames.map(|frames| frames.to_string())),
+        number(attributes.spacing.map(|spacing| spacing.row_mm.to_string())),
+        number(attributes.spacing.map(|spacing| spacing.column_mm.to_string())),
+    ]
+    .join(",")
+}

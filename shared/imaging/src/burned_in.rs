@@ -1,0 +1,269 @@
+//! Text that is burned into an image's pixels, as scanners, film digitisers and screenshots leave it: a patient's name in the corner.
+//!
+//! Looked for are lines of characters: pieces brighter or darker than a level, as tall as letters, of thin strokes with crisp edges, side by
+//! side on one baseline; at several levels, since not all text is white. Letters that touch, soft ones, and single marks (a side marker)
+//! are not found.
+
+use crate::{Mask, Plane, measures::Bounds};
+
+/// Characters of a line at least: side markers and scale bars have fewer.
+const LEAST_CHARACTERS: usize = 5;
+/// Height of a character at least, px.
+const LEAST_HEIGHT: usize = 5;
+/// A character is at most this share of the image's height, or as many pixels where that is more.
+const MOST_HEIGHT: (f64, usize) = (1.0 / 12.0, 16);
+/// Levels, as shares of the range: what is brighter than the first is looked at, then what is darker than the second.
+const LEVELS: [f32; 5] = [0.97, 0.8, 0.65, 0.5, 0.35];
+/// What surrounds a character differs by this share of the range at least.
+const CONTRAST: f32 = 0.25;
+/// Noise of one grey, in which nothing can be told from letters, has more pieces than this.
+const MOST_PIECES: usize = 20_000;
+
+/// Text lines in `plane`, whose greys from `low` to `high` are looked at: the rectangle around each, in pixels.
+///
+/// Colour is to be averaged first. An image of one grey has none.
+pub fn text_lines(plane: &Plane, low: f32, high: f32) -> Vec<Bounds> {
+    let range = high - low;
+    if range <= 0.0 || !range.is_finite() {
+        return Vec::new();
+    }
+    let grey = |x: usize, y: usize| ((plane.at(x, y) - low) / range).clamp(0.0, 1.0);
+    let grey = Plane::new(
+        plane.width(),
+        plane.height(),
+        (0..plane.height()).flat_map(|y| (0..plane.width()).map(move |x| (x, y))).map(|(x, y)| grey(x, y)).collect(),
+    );
+    // Dark on bright is bright on dark in the negative.
+    let negative = Plane::new(grey.width(), grey.height(), grey.data().iter().map(|value| 1.0 - value).collect());
+    let mut found: Vec<Bounds> = Vec::new();
+    for (plane, level) in [&grey, &negative].into_iter().flat_map(|plane| LEVELS.map(|level| (plane, level))) {
+        for line in lines(&characters(plane, level)) {
+            if !found.iter().any(|other| overlap(other, &line)) {
+                found.push(line);
+            }
+        }
+    }
+    found
+}
+
+fn overlap(a: &Bounds, b: &Bounds) -> bool {
+    let along = |start: usize, length: usize, other: usize, other_length: usize| {
+        start < other + other_length && other < start + length
+    };
+    along(a.left, a.width, b.left, b.width) && along(a.top, a.height, b.top, b.height)
+}
+
+/// A piece that may be a character.
+#[derive(Debug, Clone, Copy)]
+struct Character {
+    left: usize,
+    right: usize,
+    top: usize,
+    bottom: usize,
+    /// Whether what surrounds it is of another grey.
+    clear: bool,
+}
+
+impl Character {
+    fn height(&self) -> usize {
+        self.bottom - self.top
+    }
+}
+
+/// Pieces from `level` up with a character's shape, from left to right.
+fn characters(grey: &Plane, level: f32) -> Vec<Character> {
+    let (width, height) = (grey.width(), grey.height());
+    let inked = Mask::from_fn(width, height, |x, y| grey.at(x, y) >= level);
+    let pieces = inked.components();
+    if pieces.len() > MOST_PIECES {
+        return Vec::new();
+    }
+    let mut around = vec![(usize::MAX, 0, usize::MAX, 0); pieces.len()];
+    let mut sums = vec![0.0f32; pieces.len()];
+    for y in 0..height {
+        for x in 0..width {
+            if let Some(piece) = pieces.at(x, y) {
+                sums[piece] += grey.at(x, y);
+                let (left, right, top, bottom) = &mut around[piece];
+                (*left, *right, *top, *bottom) =
+                    ((*left).min(x), (*right).max(x + 1), (*top).min(y), (*bottom).max(y + 1));
+            }
+        }
+    }
+    let most = ((height as f64 * MOST_HEIGHT.0) as usize).max(MOST_HEIGHT.1);
+    let mut characters = Vec::new();
+    for (piece, &(left, right, top, bottom)) in around.iter().enumerate() {
+        let (w, h) = (right - left, bottom - top);
+        let area = pieces.areas()[piece] as f64 / (w * h) as f64;
+        let shaped = (LEAST_HEIGHT..=most).contains(&h) && 2 * w <= 3 * h;
+        // A full rectangle is a tick unless it is as thin as an I.
+        if !shaped || area < 0.15 || (area > 0.95 && 5 * w > 2 * h) {
+            continue;
+        }
+        let margin = 2;
+        let (x0, y0) = (left.saturating_sub(margin), top.saturating_sub(margin));
+        let (x1, y1) = ((right + margin).min(width), (bottom + margin).min(height));
+        let own = Mask::from_fn(x1 - x0, y1 - y0, |x, y| pieces.at(x0 + x, y0 + y) == Some(piece));
+        if f64::from(thickness(&own)) > 0.22 * h as f64 + 1.0 {
+            continue;
+        }
+        let ring = own.dilated(2).without(&own.dilated(1));
+        let mut greys: Vec<f32> = (0..ring.height())
+            .flat_map(|y| (0..ring.width()).map(move |x| (x, y)))
+            .filter(|&(x, y)| ring.get(x, y))
+            .map(|(x, y)| grey.at(x0 + x, y0 + y))
+            .collect();
+        if greys.is_empty() {
+            continue;
+        }
+        greys.sort_by(f32::total_cmp);
+        let clear = sums[piece] / pieces.areas()[piece] as f32 - greys[greys.len() / 2] > CONTRAST;
+        characters.push(Character { left, right, top, bottom, clear });
+    }
+    characters.sort_by_key(|character| (character.left, character.top));
+    characters
+}
+
+/// Half of the thickest stroke's width, px: how often the piece can lose its outline.
+fn thickness(piece: &Mask) -> u32 {
+    let (mut left, mut rounds) = (piece.clone(), 0);
+    while left.area() > 0 {
+        left = left.eroded(1);
+        rounds += 1;
+    }
+    rounds
+}
+
+/// Rows of characters on one baseline.
+fn lines(characters: &[Character]) -> Vec<Bounds> {
+    let mut found = Vec::new();
+    let mut used = vec![false; characters.len()];
+    for first in 0..characters.len() {
+        if used[first] {
+            continue;
+        }
+        let begin = characters[first];
+        let (mut line, mut last) = (vec![first], begin);
+        for (at, next) in characters.iter().enumerate().skip(first + 1) {
+            // A space between words is about a character wide.
+            if 2 * next.left > 2 * last.right + 3 * last.height().max(begin.height()) {
+                break;
+            }
+            let shared = last.bottom.min(next.bottom).saturating_sub(last.top.max(next.top));
+            let alike = 5 * next.height() > 3 * begin.height() && 5 * next.height() < 8 * begin.height();
+            let beside = 10 * shared >= 7 * last.height().min(next.height()) && next.left + 1 >= last.right;
+            if alike && beside {
+                line.push(at);
+                last = *next;
+            }
+        }
+        if line.len() < LEAST_CHARACTERS {
+            continue;
+        }
+        line.iter().for_each(|&at| used[at] = true);
+        let of = |value: fn(&Character) -> usize| {
+            let mut values: Vec<usize> = line.iter().map(|&at| value(&characters[at])).collect();
+            values.sort_unstable();
+            values
+        };
+        let (bottoms, heights) = (of(|c| c.bottom), of(Character::height));
+        let (baseline, height) = (bottoms[bottoms.len() / 2], heights[heights.len() / 2]);
+        let level = bottoms.iter().filter(|bottom| bottom.abs_diff(baseline) <= (height / 8).max(1)).count();
+        let clear = line.iter().filter(|&&at| characters[at].clear).count();
+        if 10 * level >= 7 * line.len() && 10 * clear >= 8 * line.len() {
+            let (left, top) = (of(|c| c.left)[0], of(|c| c.top)[0]);
+            let right = line.iter().map(|&at| characters[at].right).max().unwrap_or(left);
+            let bottom = bottoms.last().copied().unwrap_or(top);
+            found.push(Bounds { left, top, width: right - left, height: bottom - top });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Characters of 5 x 7 pixels, rows from the top, the left pixel the fifth bit: enough to burn in a name.
+    const FONT: [(char, [u8; 7]); 14] = [
+        ('D', [0x1E, 0x11, 0x11, 0x11, 0x11, 0x11, 0x1E]),
+        ('O', [0x0E, 0x11, 0x11, 0x11, 0x11, 0x11, 0x0E]),
+        ('E', [0x1F, 0x10, 0x10, 0x1E, 0x10, 0x10, 0x1F]),
+        ('J', [0x07, 0x02, 0x02, 0x02, 0x02, 0x12, 0x0C]),
+        ('A', [0x0E, 0x11, 0x11, 0x1F, 0x11, 0x11, 0x11]),
+        ('N', [0x11, 0x19, 0x15, 0x13, 0x11, 0x11, 0x11]),
+        ('L', [0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x1F]),
+        ('1', [0x04, 0x0C, 0x04, 0x04, 0x04, 0x04, 0x0E]),
+        ('9', [0x0E, 0x11, 0x11, 0x0F, 0x01, 0x02, 0x0C]),
+        ('5', [0x1F, 0x10, 0x1E, 0x01, 0x01, 0x11, 0x0E]),
+        ('4', [0x02, 0x06, 0x0A, 0x12, 0x1F, 0x02, 0x02]),
+        ('7', [0x1F, 0x01, 0x02, 0x04, 0x08, 0x08, 0x08]),
+        ('-', [0x00, 0x00, 0x00, 0x0E, 0x00, 0x00, 0x00]),
+        (' ', [0; 7]),
+    ];
+
+    /// Writes `text` at `left`, `top` with characters of 7 `zoom` pixels.
+    pub(crate) fn burn(plane: &mut Plane, text: &str, (left, top): (usize, usize), zoom: usize, ink: f32) {
+        for (at, letter) in text.chars().enumerate() {
+            let rows = FONT.iter().find(|(known, _)| *known == letter).unwrap().1;
+            for (y, row) in rows.into_iter().enumerate() {
+                for x in (0..5).filter(|x| row >> (4 - x) & 1 == 1) {
+                    let (x, y) = (left + (at * 6 + x) * zoom, top + y * zoom);
+                    (0..zoom * zoom).for_each(|k| plane.set(x + k % zoom, y + k / zoom, ink));
+                }
+            }
+        }
+    }
+
+    /// Something like tissue: smooth, with grain, greys from 75 to 180 of 255.
+    pub(crate) fn tissue(width: usize, height: usize) -> Plane {
+        let value = |at: usize| {
+            let (x, y) = ((at % width) as f32, (at / width) as f32);
+            let grain = ((at * 7919 + at / 3) % 13) as f32 - 6.0;
+            128.0 + 40.0 * (x / 41.0).sin() * (y / 37.0).cos() + 2.0 * grain
+        };
+        Plane::new(width, height, (0..width * height).map(value).collect())
+    }
+
+    #[test]
+    fn a_name_is_found_where_it_stands_in_either_ink_and_size() {
+        for (ink, zoom) in [(255.0, 1), (255.0, 3), (0.0, 2)] {
+            let mut plane = tissue(320, 280);
+            burn(&mut plane, "DOE JANE 1954", (20, 200), zoom, ink);
+            let [line] = text_lines(&plane, 0.0, 255.0)[..] else { panic!("{:?}", text_lines(&plane, 0.0, 255.0)) };
+            assert!(line.left.abs_diff(20) <= zoom && line.top.abs_diff(200) <= zoom, "{line:?}");
+            assert!(line.width >= 60 * zoom && line.height.abs_diff(7 * zoom) <= zoom, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn grey_text_is_found_on_a_darker_ground() {
+        let mut plane = tissue(320, 280);
+        plane.data_mut().iter_mut().for_each(|value| *value *= 0.4);
+        // What is brightest is something else.
+        (0..30).for_each(|y| (0..40).for_each(|x| plane.set(250 + x, 20 + y, 255.0)));
+        burn(&mut plane, "DOE JANE", (20, 200), 2, 160.0);
+        let [line] = text_lines(&plane, 0.0, 255.0)[..] else { panic!("{:?}", text_lines(&plane, 0.0, 255.0)) };
+        assert!(line.left.abs_diff(20) <= 2 && line.top.abs_diff(200) <= 2, "{line:?}");
+    }
+
+    #[test]
+    fn marks_and_anatomy_are_no_text() {
+        let mut plane = tissue(320, 280);
+        burn(&mut plane, "L", (20, 20), 3, 255.0);
+        burn(&mut plane, "LE 4", (200, 20), 2, 255.0);
+        // A ruler's ticks, a bone's bright ellipse, and grain of both ends.
+        (0..12)
+            .for_each(|tick| (0..9).for_each(|y| (0..8).for_each(|x| plane.set(40 + 14 * tick + x, 100 + y, 255.0))));
+        for (x, y) in (0..320 * 60).map(|at| (at % 320, 140 + at / 320)) {
+            if ((x as f32 - 160.0) / 60.0).hypot((y as f32 - 170.0) / 20.0) < 1.0 {
+                plane.set(x, y, 255.0);
+            }
+        }
+        for at in (0..320 * 20).step_by(17) {
+            plane.set(at % 320, 215 + at / 320, if at % 2 == 0 { 255.0 } else { 0.0 });
+        }
+        assert_eq!(text_lines(&plane, 0.0, 255.0), []);
+        assert_eq!(text_lines(&Plane::filled(64, 64, 7.0), 7.0, 7.0), []);
+    }
+}
