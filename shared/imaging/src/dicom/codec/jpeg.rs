@@ -1,20 +1,24 @@
-//! JPEG baseline and lossless (ISO/IEC 10918-1, processes 1 and 14).
+//! JPEG (ISO/IEC 10918-1): baseline and other lossy processes of 8 bits, lossless; those of 12 bits are in [`jpeg_dct`].
 
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
-use super::{Colour, Decoded, Layout, same_size};
+use super::{Colour, Decoded, Layout, jpeg_dct, same_size};
 
 pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
     let frame = Frame::read(bytes)?;
     same_size(frame.width, frame.height, frame.components, layout)?;
-    if !frame.lossless && frame.precision != 8 {
-        return Err(format!("{}-bit lossy JPEG is not supported yet", frame.precision));
+    if !frame.lossless && ![8, 12].contains(&frame.precision) {
+        return Err(format!("{} bits a sample, lossy JPEG has 8 or 12", frame.precision));
     }
     if frame.precision > layout.bits_allocated {
         return Err(format!("{} bits a sample, {} are allocated", frame.precision, layout.bits_allocated));
     }
     if !ends_with_eoi(bytes) {
         return Err("the code stream is truncated (no end-of-image marker)".into());
+    }
+    if !frame.lossless && frame.precision == 12 {
+        let raw = jpeg_dct::decode(bytes, (frame.width, frame.height), frame.precision)?;
+        return Ok(Decoded { raw, colour: Colour::AsIs });
     }
     let mut decoder = Decoder::new(bytes);
     if frame.components == 3 {

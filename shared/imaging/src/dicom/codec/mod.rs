@@ -5,6 +5,7 @@
 
 mod jpeg;
 mod jpeg2000;
+mod jpeg_dct;
 pub(super) mod jpeg_ls;
 mod native;
 mod rle;
