@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use hiresmed_imaging::dicom::deidentify::{Policy, SiteSecret, deidentify};
 use hiresmed_imaging::dicom::write::{PatientSlice, Syntax};
 use hiresmed_imaging::dicom::{ReadOptions, from_bytes};
 use hiresmed_imaging::{Fault, Plane};
@@ -264,8 +265,8 @@ fn every_syntax_comes_back_exactly() {
     }
 }
 
-#[test]
-fn lossy_jpeg_comes_back_nearly() {
+/// A smooth image of 8 bits, and its baseline JPEG in an object.
+fn lossy_case() -> (Vec<u8>, Case) {
     let grey: Vec<u8> = (0..WIDTH * HEIGHT).map(|at| (at % WIDTH * 3 + at / WIDTH * 4) as u8).collect();
     let mut jpeg = Vec::new();
     let size = (WIDTH as u32, HEIGHT as u32);
@@ -274,6 +275,12 @@ fn lossy_jpeg_comes_back_nearly() {
         .unwrap();
     let mut case = case("JPEG baseline", "1.2.840.10008.1.2.4.50", Pixels::Fragments(vec![jpeg]));
     case.bits = (8, 8);
+    (grey, case)
+}
+
+#[test]
+fn lossy_jpeg_comes_back_nearly() {
+    let (grey, case) = lossy_case();
     let read = read(&file(&case)).unwrap();
     assert!(read.iter().zip(&grey).all(|(&read, &grey)| (read - i64::from(grey)).abs() <= 4));
 }
@@ -363,6 +370,92 @@ fn refusals_name_file_cause_and_next_step() {
     let options = ReadOptions { limit_bytes: 100 };
     let small = from_bytes(&whole, "scan.dcm", options).unwrap_err();
     assert!(matches!(small.fault, Fault::TooLarge { .. }));
+}
+
+/// Numbers that look like chance and are the same in every run (Knuth's MMIX generator).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit.max(1)
+    }
+
+    /// Damages a file as disks, networks and hostile hands do: bytes, lengths that lie, pieces lost, repeated or moved.
+    fn damage(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            let length = 1 + self.below(64);
+            let end = (at + length).min(bytes.len());
+            match self.below(8) {
+                0 | 1 => bytes[at] ^= 1 << self.below(8),
+                2 => bytes[at] = [0x00, 0x7F, 0x80, 0xFF][self.below(4)],
+                3 => {
+                    let lie = [[0xFF; 4], [0xFF, 0xFF, 0xFF, 0x7F], [0; 4], [0xFE, 0xFF, 0x00, 0xE0]][self.below(4)];
+                    let width = [2, 4][self.below(2)];
+                    bytes.iter_mut().skip(at).zip(&lie[..width]).for_each(|(byte, lie)| *byte = *lie);
+                }
+                4 => drop(bytes.drain(at..end)),
+                5 => {
+                    let piece = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len());
+                    drop(bytes.splice(to..to, piece));
+                }
+                6 => bytes.truncate(at.max(1)),
+                _ => bytes[at..end].reverse(),
+            }
+            if bytes.is_empty() {
+                bytes.push(0);
+            }
+        }
+    }
+}
+
+/// Bytes that this process has held at most.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
+#[test]
+fn ten_thousand_damaged_files_are_read_or_refused_within_bounds() {
+    let mut cases = exact_cases();
+    cases.push(lossy_case().1);
+    let mut files: Vec<Vec<u8>> = cases.iter().map(file).collect();
+    // All twelve bits, and a real object with everything that writers put into it.
+    let plane = Plane::new(40, 32, (0..1280).map(|at| (at * 3) as f32 - 1000.0).collect());
+    let slice = |syntax| PatientSlice {
+        plane: &plane,
+        patient_id: "TEST",
+        derivation: "A test",
+        number: 1,
+        z_mm: 0.0,
+        thickness_mm: 1.0,
+        syntax,
+    };
+    files.extend([Syntax::Explicit, Syntax::Deflated, Syntax::JpegLs].map(|syntax| slice(syntax).to_bytes().unwrap()));
+    let options = ReadOptions { limit_bytes: 64 << 20 };
+    let secret = SiteSecret::new(vec![1; 16]).unwrap();
+    let (mut chance, mut read, mut refused) = (Chance(7), 0, 0);
+    for number in 0..10_000 {
+        let mut bytes = files[number % files.len()].clone();
+        chance.damage(&mut bytes);
+        match from_bytes(&bytes, "damaged.dcm", options) {
+            Ok(image) => {
+                read += 1;
+                let _ = image.display_window();
+                for frame in 0..image.frames().min(4) {
+                    let _ = (image.frame(frame), image.to_plane(frame));
+                }
+                let _ = deidentify(&bytes, "damaged.dcm", &secret, &Policy::default(), options);
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    // A test in which nothing is read, or nothing refused, tests nothing.
+    assert!(read > 1000 && refused > 1000, "{read} read, {refused} refused");
+    assert!(peak_bytes() < 512 << 20, "{} MB", peak_bytes() >> 20);
 }
 
 proptest! {
