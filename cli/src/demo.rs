@@ -32,8 +32,17 @@ pub struct Arguments {
     /// From which all randomness is derived
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Where backgrounds come from: slices of the sample series, or the prior that comes with the project, for patients whom nobody is
+    #[arg(long, value_enum, default_value_t = Background::Reconstruct)]
+    background: Background,
     #[command(flatten)]
     device: DeviceArgument,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Background {
+    Reconstruct,
+    Sample,
 }
 
 /// Runs the command.
@@ -47,8 +56,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "the models and the sample that come with the project were not found; set HIRESMED_PACK to the project's infra/pack"
         );
     }
+    let mode = match arguments.background {
+        Background::Reconstruct => "reconstruct",
+        Background::Sample => "sample",
+    };
     let text = format!(
-        "version = 1\nkind = \"synthesise\"\nname = \"hiresmed demo: lung CT with nodules\"\ncount = {}\nseed = {}\n",
+        "version = 1\nkind = \"synthesise\"\nname = \"hiresmed demo: lung CT with nodules\"\ncount = {}\nseed = {}\n\
+         background.mode = \"{mode}\"\n",
         arguments.count, arguments.seed
     );
     let request = parse::toml(&text).map_err(failure::refused)?;

@@ -221,7 +221,7 @@ struct Held {
 fn package(study: Study, checkpoint: &Path, data: &Path, root: &Path) -> Fallible<()> {
     let weights = Weights::read(checkpoint)?;
     let groups = study.held_out(data)?;
-    let mut made = product(&weights, &study.naming(groups.len()))?;
+    let mut made = product(&weights, &study.naming(groups.len()))?.with_half_weights()?;
     made.draft.window = Some(study.window());
     let (scratch, runtime) = (tempfile::tempdir()?, Runtime::load()?);
     let bare = Package::write(scratch.path(), made.draft.clone(), &borrowed(&made.files))?;

@@ -55,7 +55,7 @@ fn main() -> Fallible<()> {
         licence: "CC-BY-4.0".to_owned(),
         modality: None,
     };
-    let made = product(&weights, &naming)?;
+    let made = product(&weights, &naming)?.with_half_weights()?;
     let (mut draft, mut files) = (made.draft, made.files);
     let scratch = tempfile::tempdir()?;
     let bare = Package::write(scratch.path(), draft.clone(), &borrowed(&files))?;

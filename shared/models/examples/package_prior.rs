@@ -101,7 +101,7 @@ fn main() -> Fallible<()> {
         licence: "CC-BY-4.0".to_owned(),
         modality: (modality != "ct").then(|| modality.clone()),
     };
-    let product = product(&weights, &naming)?;
+    let product = product(&weights, &naming)?.with_half_weights()?;
     let mut files = product.files;
     let staging = std::env::temp_dir().join(format!("package-prior-{}", std::process::id()));
     let plain = Package::write(&staging, product.draft.clone(), &borrowed(&files))?;

@@ -51,7 +51,7 @@ fn main() -> Fallible<()> {
         licence: "CC-BY-4.0".to_owned(),
         modality: None,
     };
-    let product = product(&weights, &naming)?;
+    let product = product(&weights, &naming)?.with_half_weights()?;
     let (mut draft, mut files) = (product.draft, product.files);
     // The scores are those of the graph that is shipped, through the runtime that runs it.
     let scratch = tempfile::tempdir()?;

@@ -43,7 +43,7 @@ fn main() -> Fallible<()> {
         licence: licence.split([':', ' ']).take(3).collect::<Vec<_>>().join("-"),
         modality: None,
     };
-    let product = product(&weights, &naming)?;
+    let product = product(&weights, &naming)?.with_half_weights()?;
     let (mut draft, mut files) = (product.draft, product.files);
     let scratch = tempfile::tempdir()?;
     let bare = Package::write(scratch.path(), draft.clone(), &borrowed(&files))?;

@@ -7,6 +7,7 @@ mod activations;
 mod arithmetic;
 mod convolutions;
 mod graph;
+mod half;
 mod layout;
 mod messages;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod resizing;
 
 pub use convolutions::{Convolution, Pool};
 pub use graph::{Attribute, Dim, Graph, Value};
+pub use half::with_half_weights;
 pub use layout::Padding;
 pub use read::{Model, Port};
 pub use resizing::Interpolation;

@@ -82,11 +82,12 @@ impl Model {
         self.initialisers.get(name).map(|tensor| decode(name, tensor)).transpose()
     }
 
-    /// Number of elements of all f32 initialisers: the model's parameters.
+    /// Number of elements of all f32 and f16 initialisers: the model's parameters.
     pub fn parameter_count(&self) -> u64 {
-        let is_f32 = |tensor: &&TensorProto| tensor.data_type == Some(ElementType::F32.code());
+        let kinds = [ElementType::F32, ElementType::F16].map(|kind| Some(kind.code()));
+        let is_weight = |tensor: &&TensorProto| kinds.contains(&tensor.data_type);
         let count = |tensor: &TensorProto| tensor.dims.iter().map(|&size| size.max(0) as u64).product::<u64>();
-        self.initialisers.values().filter(is_f32).map(count).sum()
+        self.initialisers.values().filter(is_weight).map(count).sum()
     }
 }
 

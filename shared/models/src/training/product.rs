@@ -1,7 +1,10 @@
 //! From a finished training to what a model package is made of.
 
 use hiresmed_imaging::Window;
-use hiresmed_inference::package::{self, Draft, Kind, TrainingData};
+use hiresmed_inference::{
+    onnx,
+    package::{self, Draft, Kind, TrainingData},
+};
 
 use super::{Error, card};
 use crate::weights::Weights;
@@ -29,6 +32,23 @@ pub struct Product {
     pub draft: Draft,
     /// The files that the description names.
     pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Product {
+    /// Elements of a weight at least that is stored in half precision.
+    const LEAST_HALVED: usize = 4096;
+
+    /// With the large weights of its graphs in half precision: for packages that travel. Whoever scores it scores these.
+    ///
+    /// # Errors
+    /// [`Error::Export`] for a weight that half precision does not hold.
+    pub fn with_half_weights(mut self) -> Result<Self, Error> {
+        for (_, bytes) in self.files.iter_mut().filter(|(name, _)| name.ends_with(".onnx")) {
+            let halved = onnx::with_half_weights(bytes, Self::LEAST_HALVED);
+            *bytes = halved.map_err(|error| Error::Export(error.to_string()))?;
+        }
+        Ok(self)
+    }
 }
 
 /// The product of a kind of one graph: `graph` by its role, of a network with `config` and so many parameters.
