@@ -4,7 +4,11 @@
 //! side on one baseline; at several levels, since not all text is white. Letters that touch, soft ones, and single marks (a side marker)
 //! are not found.
 
-use crate::{Mask, Plane, measures::Bounds};
+use crate::{
+    Mask, Plane,
+    measures::Bounds,
+    regions::{Regions, Run},
+};
 
 /// Characters of a line at least: side markers and scale bars have fewer.
 const LEAST_CHARACTERS: usize = 5;
@@ -27,21 +31,18 @@ pub fn text_lines(plane: &Plane, low: f32, high: f32) -> Vec<Bounds> {
     if range <= 0.0 || !range.is_finite() {
         return Vec::new();
     }
-    let grey = |x: usize, y: usize| ((plane.at(x, y) - low) / range).clamp(0.0, 1.0);
-    let grey = Plane::new(
-        plane.width(),
-        plane.height(),
-        (0..plane.height()).flat_map(|y| (0..plane.width()).map(move |x| (x, y))).map(|(x, y)| grey(x, y)).collect(),
-    );
-    // Dark on bright is bright on dark in the negative.
-    let negative = Plane::new(grey.width(), grey.height(), grey.data().iter().map(|value| 1.0 - value).collect());
+    let scale = 255.0 / range;
+    let mut grey: Vec<u8> = plane.data().iter().map(|value| ((value - low) * scale).clamp(0.0, 255.0) as u8).collect();
+    let size = (plane.width(), plane.height());
     let mut found: Vec<Bounds> = Vec::new();
-    for (plane, level) in [&grey, &negative].into_iter().flat_map(|plane| LEVELS.map(|level| (plane, level))) {
-        for line in lines(&characters(plane, level)) {
+    // Dark on bright is bright on dark in the negative.
+    for _ in 0..2 {
+        for line in LEVELS.into_iter().flat_map(|level| lines(&characters(&grey, size, level))) {
             if !found.iter().any(|other| overlap(other, &line)) {
                 found.push(line);
             }
         }
+        grey.iter_mut().for_each(|value| *value = 255 - *value);
     }
     found
 }
@@ -71,57 +72,56 @@ impl Character {
 }
 
 /// Pieces from `level` up with a character's shape, from left to right.
-fn characters(grey: &Plane, level: f32) -> Vec<Character> {
-    let (width, height) = (grey.width(), grey.height());
-    let inked = Mask::from_fn(width, height, |x, y| grey.at(x, y) >= level);
-    let pieces = inked.components();
-    if pieces.len() > MOST_PIECES {
+fn characters(grey: &[u8], (width, height): (usize, usize), level: f32) -> Vec<Character> {
+    let least = (level * 255.0).ceil() as u8;
+    let inked = Mask::new(width, height, grey.iter().map(|&value| u8::from(value >= least)).collect());
+    let Regions { mut runs, areas } = Regions::of(&inked, true, true);
+    if areas.len() > MOST_PIECES {
         return Vec::new();
     }
-    let mut around = vec![(usize::MAX, 0, usize::MAX, 0); pieces.len()];
-    let mut sums = vec![0.0f32; pieces.len()];
-    for y in 0..height {
-        for x in 0..width {
-            if let Some(piece) = pieces.at(x, y) {
-                sums[piece] += grey.at(x, y);
-                let (left, right, top, bottom) = &mut around[piece];
-                (*left, *right, *top, *bottom) =
-                    ((*left).min(x), (*right).max(x + 1), (*top).min(y), (*bottom).max(y + 1));
-            }
-        }
-    }
+    // The runs of a piece side by side.
+    runs.sort_by_key(|run| run.region);
     let most = ((height as f64 * MOST_HEIGHT.0) as usize).max(MOST_HEIGHT.1);
-    let mut characters = Vec::new();
-    for (piece, &(left, right, top, bottom)) in around.iter().enumerate() {
-        let (w, h) = (right - left, bottom - top);
-        let area = pieces.areas()[piece] as f64 / (w * h) as f64;
-        let shaped = (LEAST_HEIGHT..=most).contains(&h) && 2 * w <= 3 * h;
-        // A full rectangle is a tick unless it is as thin as an I.
-        if !shaped || area < 0.15 || (area > 0.95 && 5 * w > 2 * h) {
-            continue;
-        }
-        let margin = 2;
-        let (x0, y0) = (left.saturating_sub(margin), top.saturating_sub(margin));
-        let (x1, y1) = ((right + margin).min(width), (bottom + margin).min(height));
-        let own = Mask::from_fn(x1 - x0, y1 - y0, |x, y| pieces.at(x0 + x, y0 + y) == Some(piece));
-        if f64::from(thickness(&own)) > 0.22 * h as f64 + 1.0 {
-            continue;
-        }
-        let ring = own.dilated(2).without(&own.dilated(1));
-        let mut greys: Vec<f32> = (0..ring.height())
-            .flat_map(|y| (0..ring.width()).map(move |x| (x, y)))
-            .filter(|&(x, y)| ring.get(x, y))
-            .map(|(x, y)| grey.at(x0 + x, y0 + y))
-            .collect();
-        if greys.is_empty() {
-            continue;
-        }
-        greys.sort_by(f32::total_cmp);
-        let clear = sums[piece] / pieces.areas()[piece] as f32 - greys[greys.len() / 2] > CONTRAST;
-        characters.push(Character { left, right, top, bottom, clear });
-    }
+    let mut characters: Vec<Character> =
+        runs.chunk_by(|a, b| a.region == b.region).filter_map(|piece| character(grey, width, piece, most)).collect();
     characters.sort_by_key(|character| (character.left, character.top));
     characters
+}
+
+/// The piece of these runs, if it has a character's shape.
+fn character(grey: &[u8], width: usize, piece: &[Run], most_height: usize) -> Option<Character> {
+    // Runs come row by row.
+    let (top, bottom) = (piece.first()?.row, piece.last()?.row + 1);
+    let (left, right) = piece.iter().fold((usize::MAX, 0), |(l, r), run| (l.min(run.start), r.max(run.end)));
+    let (w, h) = (right - left, bottom - top);
+    let area = piece.iter().map(|run| run.end - run.start).sum::<usize>();
+    let share = area as f64 / (w * h) as f64;
+    let shaped = (LEAST_HEIGHT..=most_height).contains(&h) && 2 * w <= 3 * h;
+    // A full rectangle is a tick unless it is as thin as an I.
+    if !shaped || share < 0.15 || (share > 0.95 && 5 * w > 2 * h) {
+        return None;
+    }
+    // The piece with room around it for two outlines; beyond the image there is nothing to compare with.
+    let mut own = Mask::empty(w + 4, h + 4);
+    for run in piece {
+        (run.start..run.end).for_each(|x| own.set(x - left + 2, run.row - top + 2, true));
+    }
+    if f64::from(thickness(&own)) > 0.22 * h as f64 + 1.0 {
+        return None;
+    }
+    let ring = own.dilated(2).without(&own.dilated(1));
+    let at = |x: usize, y: usize| {
+        let (x, y) = ((left + x).checked_sub(2)?, (top + y).checked_sub(2)?);
+        (x < width).then(|| grey.get(y * width + x).copied())?
+    };
+    let places = (0..ring.height()).flat_map(|y| (0..ring.width()).map(move |x| (x, y)));
+    let mut around: Vec<u8> = places.filter(|&(x, y)| ring.get(x, y)).filter_map(|(x, y)| at(x, y)).collect();
+    around.sort_unstable();
+    let middle = f32::from(*around.get(around.len() / 2)?);
+    let ink: u64 =
+        piece.iter().flat_map(|run| &grey[run.row * width..][run.start..run.end]).map(|&v| u64::from(v)).sum();
+    let clear = ink as f32 / area as f32 - middle > CONTRAST * 255.0;
+    Some(Character { left, right, top, bottom, clear })
 }
 
 /// Half of the thickest stroke's width, px: how often the piece can lose its outline.

@@ -123,37 +123,51 @@ impl Joined {
 /// Writes bits, most significant first.
 pub(super) struct BitWriter {
     bytes: Vec<u8>,
-    current: u8,
-    free: u32,
+    /// The lowest `pending` bits wait, fewer than 8.
+    buffer: u64,
+    pending: u32,
+    /// Bits of the next byte: 7 behind 0xFF, else 8.
+    room: u32,
 }
 
 impl BitWriter {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, current: 0, free: 8 }
+        Self { bytes, buffer: 0, pending: 0, room: 8 }
     }
 
-    /// The `count` lowest bits of `value`, at most 64; those beyond 32 are zero.
+    /// The `count` lowest bits of `value`, at most 32.
+    #[inline]
     pub(super) fn bits(&mut self, value: u32, count: u32) {
-        for bit in (0..count).rev() {
-            self.free -= 1;
-            self.current |= ((u64::from(value) >> bit & 1) as u8) << self.free;
-            if self.free == 0 {
-                self.flush();
-            }
+        self.buffer = self.buffer << count | u64::from(value) & ((1 << count) - 1);
+        self.pending += count;
+        while self.pending >= self.room {
+            self.pending -= self.room;
+            self.flush((self.buffer >> self.pending) as u8);
         }
     }
 
-    fn flush(&mut self) {
-        self.bytes.push(self.current);
-        self.free = if self.current == 0xFF { 7 } else { 8 };
-        self.current = 0;
+    /// `zeros` zero bits and a one.
+    #[inline]
+    pub(super) fn unary(&mut self, mut zeros: u32) {
+        while zeros >= 32 {
+            self.bits(0, 32);
+            zeros -= 32;
+        }
+        self.bits(1, zeros + 1);
+    }
+
+    fn flush(&mut self, bits: u8) {
+        let byte = bits & (0xFF >> (8 - self.room));
+        self.bytes.push(byte);
+        self.room = if byte == 0xFF { 7 } else { 8 };
     }
 
     /// The bytes, the last one padded with zeros.
     pub(super) fn finish(mut self) -> Vec<u8> {
-        if self.free < 8 {
-            self.flush();
-            if self.free == 7 {
+        if self.pending > 0 || self.room == 7 {
+            let missing = self.room - self.pending;
+            self.flush((self.buffer << missing) as u8);
+            if self.room == 7 {
                 self.bytes.push(0);
             }
         }

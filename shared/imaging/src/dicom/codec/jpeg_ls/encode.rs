@@ -55,13 +55,14 @@ impl Encoder {
     fn golomb(&mut self, mapped: i32, k: u32, limit: u32) {
         let (mapped, most) = (mapped as u32, limit - self.parameters.error_bits - 1);
         let high = mapped >> k;
-        if high < most {
-            self.writer.bits(0, high);
-            self.writer.bits(1, 1);
+        // Nearly always the zeros, the one and the bits behind it fit into one word.
+        if high < most && high + 1 + k <= 32 {
+            self.writer.bits(1 << k | mapped & ((1 << k) - 1), high + 1 + k);
+        } else if high < most {
+            self.writer.unary(high);
             self.writer.bits(mapped, k);
         } else {
-            self.writer.bits(0, most);
-            self.writer.bits(1, 1);
+            self.writer.unary(most);
             self.writer.bits(mapped - 1, self.parameters.error_bits);
         }
     }

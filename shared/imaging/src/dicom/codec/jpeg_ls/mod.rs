@@ -197,6 +197,17 @@ mod tests {
         assert_eq!(decoded.raw, samples.map(u32::from));
     }
 
+    #[test]
+    fn a_shipped_slice_is_written_as_it_was() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/pack/sample/series/slice-078.dcm");
+        let bytes = std::fs::read(path).unwrap();
+        let image = crate::dicom::from_bytes(&bytes, path, crate::dicom::ReadOptions::default()).unwrap();
+        let values: Vec<u16> = image.frame(0).unwrap().values.into_iter().map(|value| value as u16).collect();
+        let stream = encode(&values, image.width() as u16, image.height() as u16, 12);
+        let start = bytes.windows(4).position(|four| four == [0xFF, 0xD8, 0xFF, 0xF7]).unwrap();
+        assert!(bytes[start..].starts_with(&stream));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
