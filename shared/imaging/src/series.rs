@@ -223,14 +223,14 @@ fn read_file_with(path: &Path, options: ReadOptions) -> Result<Vec<Keyed>, Error
         }
         Format::Dicom => {
             let image = dicom::read_with(path, options)?;
-            let units = match image.attributes.is_radiograph() {
-                true => Units::Windowed(image.display_window()?),
-                false => Units::RealWorld,
-            };
             (0..image.frames())
                 .map(|frame| {
+                    let (plane, units) = match image.attributes.is_radiograph() {
+                        true => image.shown(frame).map(|(plane, window)| (plane, Units::Windowed(window)))?,
+                        false => (image.to_plane(frame)?, Units::RealWorld),
+                    };
                     let name = if image.frames() == 1 { name.clone() } else { format!("{name}-f{frame:04}") };
-                    let mut slice = slice(name, frame, image.to_plane(frame)?, units);
+                    let mut slice = slice(name, frame, plane, units);
                     let attributes = &image.attributes;
                     slice.modality.clone_from(&attributes.modality);
                     slice.view = attributes.view();

@@ -86,11 +86,11 @@ pub fn decode(bytes: &[u8], name: &str, window: Window, modality: Modality) -> R
             modality.as_str()
         )));
     }
-    let window = match modality {
-        Modality::Ct => window,
-        Modality::Kub => image.display_window().map_err(refuse)?,
+    let middle = image.frames() / 2;
+    let (mut plane, window) = match modality {
+        Modality::Ct => (image.to_plane(middle).map_err(refuse)?, window),
+        Modality::Kub => image.shown(middle).map_err(refuse)?,
     };
-    let mut plane = image.to_plane(image.frames() / 2).map_err(refuse)?;
     if !plane.is_finite() {
         return Err(refuse(anyhow::anyhow!("{name}: pixels that are not finite numbers; export the file again")));
     }

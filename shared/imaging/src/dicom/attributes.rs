@@ -50,7 +50,8 @@ pub struct Attributes {
     pub window_center: Option<Vec<f64>>,
     /// Window Width, every value.
     pub window_width: Option<Vec<f64>>,
-    /// Pixel Spacing, else Imager Pixel Spacing (which is measured at the detector, not in the patient).
+    /// Pixel Spacing, else Imager Pixel Spacing, which is measured at the detector, over the Estimated Radiographic Magnification Factor
+    /// where the object gives one (PS3.3 C.8.11.7).
     pub spacing: Option<Spacing>,
     /// Whether a Modality LUT Sequence takes the place of slope and intercept.
     pub modality_lut: bool,
@@ -74,7 +75,12 @@ impl Attributes {
         let rows = dataset.unsigned16(tags::ROWS);
         let spacing = decimals(tags::PIXEL_SPACING, tags::PIXEL_MEASURES_SEQUENCE)
             .and_then(|values| spacing(&values))
-            .or_else(|| dataset.decimals(tags::IMAGER_PIXEL_SPACING).and_then(|values| spacing(&values)));
+            .or_else(|| {
+                let factor = first(dataset.decimals(tags::ESTIMATED_RADIOGRAPHIC_MAGNIFICATION_FACTOR));
+                let factor = factor.filter(|factor| *factor >= 1.0).unwrap_or(1.0);
+                let values = dataset.decimals(tags::IMAGER_PIXEL_SPACING)?;
+                spacing(&values.into_iter().map(|value| value / factor).collect::<Vec<_>>())
+            });
         let bits_stored = dataset.unsigned16(tags::BITS_STORED);
         Self {
             transfer_syntax,

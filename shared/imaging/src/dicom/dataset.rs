@@ -99,6 +99,14 @@ impl<'a> Dataset<'a> {
         Some(if self.encoding == Encoding::BigEndian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
     }
 
+    /// All 16-bit values of an element; `None` when absent, empty or of odd length.
+    pub(super) fn unsigned16s(&self, tag: Tag) -> Option<Vec<u16>> {
+        let (pairs, rest) = self.bytes(tag)?.as_chunks::<2>();
+        let value =
+            |pair: &[u8; 2]| if self.is_big_endian() { u16::from_be_bytes(*pair) } else { u16::from_le_bytes(*pair) };
+        (rest.is_empty() && !pairs.is_empty()).then(|| pairs.iter().map(value).collect())
+    }
+
     /// All numbers of a DS element; `None` when absent, empty or not numbers.
     pub(super) fn decimals(&self, tag: Tag) -> Option<Vec<f64>> {
         let text = self.text(tag)?;

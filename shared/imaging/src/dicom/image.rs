@@ -8,6 +8,7 @@ use dicom_dictionary_std::tags;
 use super::attributes::Attributes;
 use super::codec::{Codec, Colour, Decoded, Layout, native_frame_bytes};
 use super::dataset::{self, Dataset, Encoding, Value};
+use super::lut::Lut;
 use super::{envelope, frames};
 use crate::{Error, Fault, Plane, Window};
 
@@ -39,6 +40,9 @@ pub struct DicomImage {
     file: PathBuf,
     /// What the object says about its pixels.
     pub attributes: Attributes,
+    /// The tables of modality and VOI; `None` where there is none, or it contradicts itself.
+    modality_lut: Option<Lut>,
+    voi_lut: Option<Lut>,
     layout: Layout,
     codec: Codec,
     /// All native pixel data, or a code stream per frame.
@@ -138,7 +142,17 @@ fn build(
             ));
         }
     };
-    Ok(DicomImage { file: name.to_path_buf(), attributes: attributes.clone(), layout, codec, pixel_data, frames })
+    let lut = |tag| dataset.item(tag).and_then(|item| Lut::read(item, attributes.signed()));
+    Ok(DicomImage {
+        file: name.to_path_buf(),
+        attributes: attributes.clone(),
+        modality_lut: lut(tags::MODALITY_LUT_SEQUENCE),
+        voi_lut: lut(tags::VOILUT_SEQUENCE),
+        layout,
+        codec,
+        pixel_data,
+        frames,
+    })
 }
 
 fn no_pixel_data(dataset: &Dataset<'_>) -> Fault {
@@ -263,21 +277,24 @@ impl DicomImage {
         Fault::Decode { frame, codec: self.codec.name(), reason: reason.into() }
     }
 
-    /// Frame `index` as a plane in real-world units (Hounsfield units for CT): Rescale Slope and Intercept applied,
-    /// spacing attached.
+    /// Frame `index` as a plane in real-world units (Hounsfield units for CT): Rescale Slope and Intercept applied, or the Modality
+    /// LUT, spacing attached.
     ///
     /// In every plane a larger value is displayed brighter: MONOCHROME1 values are mirrored in the range of Bits Stored
-    /// before the rescale (`2^bits - 1 - v`, or `-1 - v` when signed).
+    /// before the rescale (`2^bits - 1 - v`, or `-1 - v` when signed), or in the range of the LUT.
     ///
     /// # Errors
-    /// As [`frame`](Self::frame); [`Fault::Colour`] for colour, [`Fault::Unsupported`] for a Modality LUT.
+    /// As [`frame`](Self::frame); [`Fault::Colour`] for colour, [`Fault::Malformed`] for a Modality LUT that contradicts itself.
     pub fn to_plane(&self, index: usize) -> Result<Plane, Error> {
         let refuse = |fault| Err(Error::new(&self.file, fault));
         if !self.is_grey() {
             return refuse(Fault::Colour(self.layout.photometric.clone()));
         }
         if self.attributes.modality_lut && self.attributes.rescale_slope.is_none() {
-            return refuse(Fault::Unsupported("a Modality LUT Sequence (0028,3000)".into()));
+            return match &self.modality_lut {
+                Some(lut) => self.through(lut, index),
+                None => refuse(Fault::Malformed("the Modality LUT Sequence (0028,3000) contradicts itself".into())),
+            };
         }
         let slope = self.attributes.rescale_slope.unwrap_or(1.0);
         if slope == 0.0 {
@@ -304,6 +321,78 @@ impl DicomImage {
 }
 
 impl DicomImage {
+    /// Frame `index` through a modality LUT.
+    fn through(&self, lut: &Lut, index: usize) -> Result<Plane, Error> {
+        let stored = self.frame(index)?.values.into_iter();
+        let inverted = self.layout.photometric == "MONOCHROME1";
+        let grey = |stored: i64| {
+            let grey = f64::from(lut.at(stored as f64));
+            if inverted { lut.most() - grey } else { grey }
+        };
+        let data = stored.map(|stored| grey(stored) as f32).collect();
+        Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
+    }
+
+    /// Frame `index` as the file wants it shown, and the values that are black and white in it: [`to_plane`](Self::to_plane) and
+    /// [`display_window`](Self::display_window), or, where the file shows its values by a sigmoid or a table, what that gives, from 0 to 1.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn shown(&self, index: usize) -> Result<(Plane, Window), Error> {
+        let mut plane = self.to_plane(index)?;
+        let Some(show) = self.curve() else { return Ok((plane, self.display_window()?)) };
+        let mirror = self.mirror();
+        for value in plane.data_mut() {
+            // The file speaks of values before they are inverted.
+            *value = match mirror {
+                Some(sum) => 1.0 - show(sum - f64::from(*value)),
+                None => show(f64::from(*value)),
+            } as f32;
+        }
+        Ok((plane, Window { low: 0.0, high: 1.0 }))
+    }
+
+    /// How the file shows its values where not by a straight line (PS3.3 C.11.2.1.1, C.11.2.1.3), to 0 to 1. A table comes behind a window:
+    /// of the two, a reader may choose.
+    fn curve(&self) -> Option<Box<dyn Fn(f64) -> f64 + '_>> {
+        let attributes = &self.attributes;
+        let first = |values: &Option<Vec<f64>>| values.as_ref().and_then(|values| values.first().copied());
+        match (first(&attributes.window_center), first(&attributes.window_width)) {
+            (Some(center), Some(width)) if attributes.voi_function.as_deref() == Some("SIGMOID") && width > 0.0 => {
+                Some(Box::new(move |value| 1.0 / (1.0 + (-4.0 * (value - center) / width).exp())))
+            }
+            (Some(_), Some(_)) => None,
+            _ => {
+                let lut = self.voi_lut.as_ref()?;
+                Some(Box::new(move |value| f64::from(lut.at(value)) / lut.most()))
+            }
+        }
+    }
+
+    /// The sum of a real-world value and its inverse, where values are inverted.
+    fn mirror(&self) -> Option<f64> {
+        if self.layout.photometric != "MONOCHROME1" {
+            return None;
+        }
+        match &self.modality_lut {
+            Some(lut) if self.attributes.rescale_slope.is_none() => Some(lut.most()),
+            _ => {
+                let (slope, intercept) =
+                    (self.attributes.rescale_slope.unwrap_or(1.0), self.attributes.rescale_intercept.unwrap_or(0.0));
+                let (least, most) = self.stored_range();
+                Some((least + most) * slope + 2.0 * intercept)
+            }
+        }
+    }
+
+    /// The least and the largest stored value that the bits can hold.
+    fn stored_range(&self) -> (f64, f64) {
+        match (self.layout.signed, (1i64 << self.layout.bits_stored) as f64) {
+            (false, count) => (0.0, count - 1.0),
+            (true, count) => (-count / 2.0, count / 2.0 - 1.0),
+        }
+    }
+
     /// The range of [`to_plane`](Self::to_plane)'s values that the file wants to be shown from black to white: its first window
     /// (PS3.3 C.11.2.1.2), or else all values that its bits can hold.
     ///
@@ -318,9 +407,9 @@ impl DicomImage {
         let attributes = &self.attributes;
         let first = |values: &Option<Vec<f64>>| values.as_ref().and_then(|values| values.first().copied());
         let (slope, intercept) = (attributes.rescale_slope.unwrap_or(1.0), attributes.rescale_intercept.unwrap_or(0.0));
-        let (least, most) = match (self.layout.signed, (1i64 << self.layout.bits_stored) as f64) {
-            (false, count) => (0.0, count - 1.0),
-            (true, count) => (-count / 2.0, count / 2.0 - 1.0),
+        let (least, most) = match &self.modality_lut {
+            Some(lut) if attributes.rescale_slope.is_none() => (0.0, lut.most()),
+            _ => self.stored_range(),
         };
         let function = attributes.voi_function.as_deref().unwrap_or("LINEAR");
         let (low, high) = match (first(&attributes.window_center), first(&attributes.window_width)) {

@@ -10,6 +10,7 @@ pub mod deidentify;
 mod envelope;
 mod frames;
 mod image;
+mod lut;
 pub mod write;
 
 pub use attributes::{Attributes, View};

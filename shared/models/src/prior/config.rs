@@ -290,7 +290,14 @@ impl Training {
             "tiny" => tiny,
             "tiny-autoregressive" => Self { corrupted: 0.1, ..tiny },
             "ct512" => ct512,
-            "ct512-coarse" => Self { steps: 4_000, batch: 4, learning_rate: 4e-4, ..ct512 },
+            "ct512-coarse" => Self {
+                steps: 8_000,
+                batch: 2,
+                repeats: 3,
+                learning_rate: 1e-3,
+                sampling: Sampling { temperature: 0.7, ..Sampling::default() },
+                ..ct512
+            },
             // One patient: what is not varied by hand does not vary.
             "kub1024" => Self {
                 steps: 1_500,
