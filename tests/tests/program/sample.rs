@@ -10,7 +10,7 @@ use hiresmed_inference::{
 };
 use hiresmed_protocol::{Digest, manifest::Image, request::BackgroundMode};
 
-use crate::harness::{Bench, Delivered, pack, slice};
+use crate::harness::{Bench, Delivered, Said, pack, slice};
 
 /// Tokens of a row of the map, as many as rows: images of 128 pixels at the shipped autoencoder's stride.
 const SIDE: usize = 32;
@@ -121,4 +121,30 @@ fn a_prior_that_does_not_know_its_spacing_needs_the_requests() {
     prior(&bench, None, None);
     let request = bench.request(&format!("{SAMPLED}count = 1\non_failure = \"stop\""));
     bench.run(&["submit", &request, "--wait"]).complains(1, &["give size.spacing_mm in the request"]);
+}
+
+#[test]
+fn the_shipped_prior_draws_trunks_into_which_lesions_fit() {
+    let bench = Bench::new();
+    let out = bench.path("out");
+    let arguments = ["demo", "--background", "sample", "--count", "4", "--seed", "1", "--out", out.to_str().unwrap()];
+    Said::of(bench.command(&arguments).env("HIRESMED_PACK", pack()).output().unwrap()).expect(0);
+    let delivered = Delivered::read(&out);
+    let images = &delivered.manifest.images;
+    // A sample may have no lung in which a lesion has room; it is reported, and most have.
+    assert!(images.len() >= 2, "{:?}", delivered.manifest.failures);
+    assert!(delivered.manifest.failures.iter().all(|failure| failure.reason.contains("no room")));
+    for image in images {
+        assert_eq!((image.mode, image.input_sha256), (BackgroundMode::Sample, None));
+        assert!(image.spacing_mm[0] > 0.5 && !image.lesions.is_empty());
+    }
+    let backgrounds = backgrounds(&bench, "out", &delivered);
+    assert_ne!(backgrounds[0], backgrounds[1]);
+    for plane in &backgrounds {
+        // Air around a body, and lungs in it: neither noise nor an empty field.
+        let tissue = plane.data().iter().filter(|&&hu| hu > -300.0).count() as f64 / plane.data().len() as f64;
+        assert!((0.1..0.8).contains(&tissue), "{tissue} of the image is tissue");
+        let edge = (0..plane.width()).filter(|&x| plane.at(x, 0) > -300.0).count();
+        assert!(edge < plane.width() / 4, "{edge} pixels of the upper edge are tissue");
+    }
 }

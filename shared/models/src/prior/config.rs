@@ -295,7 +295,7 @@ impl Training {
                 batch: 2,
                 repeats: 3,
                 learning_rate: 1e-3,
-                sampling: Sampling { temperature: 0.7, ..Sampling::default() },
+                sampling: Sampling { temperature: 0.6, ..Sampling::default() },
                 ..ct512
             },
             // One patient: what is not varied by hand does not vary.
