@@ -85,6 +85,13 @@ enum Compression {
     None,
 }
 
+/// The first line of the record.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    /// What pseudonyms and kept attributes follow from: secret and options. Nothing can be told from it.
+    settings: String,
+}
+
 /// A line of the record: a source file and what became of it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
@@ -147,12 +154,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let source = source.map_err(failure::refused)?;
     let secret = secret(arguments)?;
     let images = arguments.out.join(IMAGES);
-    fs::create_dir_all(&images).with_context(|| format!("{} cannot be made", images.display()))?;
-    if images.canonicalize()?.starts_with(&source) {
+    // The nearest folder that is there tells where it will be.
+    let there = arguments.out.ancestors().find_map(|folder| folder.canonicalize().ok());
+    if there.is_some_and(|there| there.starts_with(&source)) {
         let text = format!("--out {} lies in the source; name a folder beside it", arguments.out.display());
         return Err(failure::refused(anyhow!(text)));
     }
-    let (output, before) = Output::open(&arguments.out)?;
+    fs::create_dir_all(&images).with_context(|| format!("{} cannot be made", images.display()))?;
     let files = shipped::files(&source).with_context(|| format!("{} cannot be listed", source.display()))?;
     if files.is_empty() {
         return Err(failure::refused(anyhow!("the folder {} has no files", source.display())));
@@ -167,6 +175,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             Compression::None => Syntax::Explicit,
         },
     };
+    let retained = format!("{} {}", policy.retain_device, policy.retain_characteristics);
+    let (output, before) = Output::open(&arguments.out, &secret.fingerprint(&retained))?;
     let options = ReadOptions { limit_bytes: arguments.limit_mib << 20 };
     let work = Work { source: &source, secret: &secret, policy, options, output: Mutex::new(output) };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -302,8 +312,9 @@ struct Output {
 }
 
 impl Output {
-    /// Opens a folder, with what an earlier run left in it.
-    fn open(root: &Path) -> Result<(Self, HashSet<Seen>)> {
+    /// Opens a folder, with what an earlier run left in it. What that run refused is tried again: a limit may have been raised, a check
+    /// waived.
+    fn open(root: &Path, settings: &str) -> Result<(Self, HashSet<Seen>)> {
         let path = root.join(RECORD);
         let mut output = Self {
             root: root.to_path_buf(),
@@ -318,25 +329,42 @@ impl Output {
             counts: Counts::default(),
         };
         let mut seen = HashSet::new();
-        let mut whole = true;
+        let (mut whole, mut begun) = (true, false);
         for text in BufReader::new(File::open(&path)?).lines() {
             let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
-            // A run that was cut off may leave half a line at the end: its file is taken again.
-            whole = match serde_json::from_str::<Line>(&text) {
-                Ok(line) => {
-                    output.counts.add(&line.end);
-                    if let End::Taken { sha256, index, .. } = &line.end {
-                        output.there.extend(key(sha256));
-                        output.index.insert(index.clone());
-                    }
-                    seen.insert((line.source, line.size_bytes, line.changed_ns));
-                    true
+            if let Ok(head) = serde_json::from_str::<Head>(&text) {
+                begun = true;
+                if head.settings != settings {
+                    let text = format!(
+                        "{} was begun with another secret, or other attributes were kept; go on with those, or name another --out",
+                        root.display()
+                    );
+                    return Err(failure::refused(anyhow!(text)));
                 }
-                Err(_) => false,
+                continue;
+            }
+            // A run that was cut off may leave half a line at the end: its file is taken again.
+            let Ok(line) = serde_json::from_str::<Line>(&text) else {
+                whole = text.is_empty();
+                continue;
             };
+            whole = true;
+            if let End::Taken { sha256, index, .. } = &line.end {
+                output.there.extend(key(sha256));
+                output.index.insert(index.clone());
+            }
+            if !matches!(line.end, End::Refused { .. }) {
+                output.counts.add(&line.end);
+                seen.insert((line.source, line.size_bytes, line.changed_ns));
+            }
         }
         if !whole {
             output.record.write_all(b"\n")?;
+        }
+        if !begun {
+            let mut head = serde_json::to_vec(&Head { settings: settings.to_owned() })?;
+            head.push(b'\n');
+            output.record.write_all(&head)?;
         }
         Ok((output, seen))
     }

@@ -65,7 +65,7 @@ pub fn model(kind: &str, digest: &Digest) -> String {
 /// The kind of the model package that an object belongs to; `None` where it belongs to none.
 pub fn model_kind(key: &str) -> Option<&str> {
     match key.strip_prefix("models/")?.split('/').collect::<Vec<_>>()[..] {
-        [kind, digest, _] if digest.parse::<Digest>().is_ok() => Some(kind),
+        [kind, digest, name] if !name.is_empty() && digest.parse::<Digest>().is_ok() => Some(kind),
         _ => None,
     }
 }

@@ -69,6 +69,11 @@ impl SiteSecret {
         format!("2.25.{}", u128::from_be_bytes(uuid))
     }
 
+    /// A text that tells the secret with `settings` from others, and nothing of it.
+    pub fn fingerprint(&self, settings: &str) -> String {
+        hex::encode(&self.keyed("settings", settings)[..8])
+    }
+
     /// The name and number of a patient who had `id`.
     pub fn pseudonym(&self, id: &str) -> String {
         format!("P{}", hex::encode_upper(&self.keyed("patient", id)[..8]))
