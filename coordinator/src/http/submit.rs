@@ -77,8 +77,9 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for IdempotencyKey {
 
 fn read_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // `to_str` lets tabs through, the description does not.
     let text = value.to_str().unwrap_or("");
-    if text.is_empty() || text.len() > LONGEST_KEY {
+    if text.is_empty() || text.len() > LONGEST_KEY || text.contains('\t') {
         let detail = format!("`Idempotency-Key` must be 1 to {LONGEST_KEY} visible ASCII characters");
         return Err(Problem::unreadable(detail));
     }

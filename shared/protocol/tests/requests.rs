@@ -155,7 +155,7 @@ fn every_fault_of_a_request_for_candidates_is_named() {
     let expected = [
         "`sha256` = 7: must be text",
         "`seed` = 1: unknown key; known here: version, input, modality, sha256, size, diameter_mm, count, location, models",
-        "`location` = \"yolo\": must be one of `density`, `detector`, `both`",
+        "`location` = \"yolo\": must be \"density\", \"detector\" or \"both\"",
         "`input` = \"../b/a.dcm\": must be the key of an image below the site's inputs: 1 to 512 characters",
         "`size.width` = 63: must be a multiple of 8, 64 to 4096 pixels",
         "`diameter_mm` = 0.5: must be 1 to 200 mm",
