@@ -96,7 +96,7 @@ pub struct Policy {
 /// What was done to one file. It holds no value of the file, but what is in the output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Modality of the object.
+    /// Modality of the object, where it is one of the standard's.
     pub modality: Option<String>,
     /// The patient's pseudonym.
     pub patient: String,
@@ -166,7 +166,6 @@ pub fn deidentify(
     let mut object = InMemDicomObject::new_empty();
     writer.copy(&dataset, &mut object);
     writer.replace_identity(&dataset, &mut object).map_err(fault)?;
-    writer.report.modality = attributes.modality.clone();
     writer.report.text_looked_for = !policy.waive_burned_in;
     let pixels = Pixels::decode(&image, policy)?;
     let bytes = pixels.file(object, policy.syntax).map_err(fault)?;
@@ -271,9 +270,12 @@ impl Writer<'_> {
             .map(|id| format!("{id}\\{}", from.text(tags::ISSUER_OF_PATIENT_ID).unwrap_or_default()));
         let id = id.or_else(|| from.text(tags::STUDY_INSTANCE_UID)).unwrap_or_default();
         self.report.patient = self.secret.pseudonym(&id);
-        let uid =
+        let written =
             |tag| into.element(tag).ok().and_then(|element| element.to_str().ok()).unwrap_or_default().into_owned();
-        (self.report.study, self.report.series) = (uid(tags::STUDY_INSTANCE_UID), uid(tags::SERIES_INSTANCE_UID));
+        (self.report.study, self.report.series) =
+            (written(tags::STUDY_INSTANCE_UID), written(tags::SERIES_INSTANCE_UID));
+        // As it was checked: a name may stand in any field, and reports and indices are read by others.
+        self.report.modality = Some(written(tags::MODALITY)).filter(|modality| !modality.is_empty());
         let mut text = |tag, vr, value: &str| {
             let value = if value.is_empty() { PrimitiveValue::Empty } else { PrimitiveValue::from(value) };
             into.put(DataElement::new(tag, vr, value));

@@ -194,6 +194,18 @@ fn uids_and_pseudonyms_agree_within_a_site_and_not_between_sites() {
 }
 
 #[test]
+fn a_name_in_the_place_of_a_modality_is_in_no_report() {
+    let mut object = dicom_object::from_reader(&slice(&tissue_hu())[..]).unwrap();
+    object.put(DataElement::new(tags::MODALITY, VR::CS, PrimitiveValue::from(MARK)));
+    let mut bytes = Vec::new();
+    object.write_all(&mut bytes).unwrap();
+    let found = run(&bytes, &Policy::default()).unwrap();
+    assert!(!holds(&found.bytes, MARK) && found.report.unreadable.contains("Modality"));
+    assert_eq!(found.report.modality, None);
+    assert_eq!(run(&slice(&tissue_hu()), &Policy::default()).unwrap().report.modality.as_deref(), Some("CT"));
+}
+
+#[test]
 fn options_keep_the_device_and_the_patients_traits() {
     let element = |tag, vr, text: &str| DataElement::new(tag, vr, PrimitiveValue::from(text));
     let mut object = dicom_object::from_reader(&slice(&tissue_hu())[..]).unwrap();
