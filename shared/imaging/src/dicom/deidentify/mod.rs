@@ -15,10 +15,10 @@ use std::{collections::BTreeSet, path::Path};
 use dicom_core::{
     DataDictionary, DataElement, PrimitiveValue, Tag, VR,
     dictionary::{DataDictionaryEntry, UidDictionary, UidDictionaryEntry},
-    value::{DataSetSequence, PixelFragmentSequence, Value as ObjectValue},
+    value::DataSetSequence,
 };
 use dicom_dictionary_std::{StandardDataDictionary, sop_class::StandardSopClassDictionary, tags};
-use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+use dicom_object::InMemDicomObject;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
@@ -26,11 +26,14 @@ use sha2::Sha256;
 
 use super::{
     Attributes, DicomImage, ReadOptions,
-    codec::jpeg_ls,
     dataset::{self, Dataset, Value},
     envelope,
     image::describe,
-    write::{Syntax, derived_uid},
+    write::{
+        Syntax,
+        encoding::{self, HEAD_BYTES, put_jpeg_ls},
+        uid::uid_of,
+    },
 };
 use crate::{Error, Fault, Plane, burned_in::text_lines, measures::Bounds};
 use kept::{CLASSES, When, kept};
@@ -62,11 +65,7 @@ impl SiteSecret {
 
     /// The UID that stands for `uid`: a UUID of version 8 under `2.25` (PS3.5 B.2).
     pub fn uid(&self, uid: &str) -> String {
-        let mut uuid = [0u8; 16];
-        uuid.copy_from_slice(&self.keyed("uid", uid)[..16]);
-        uuid[6] = (uuid[6] & 0x0F) | 0x80;
-        uuid[8] = (uuid[8] & 0x3F) | 0x80;
-        format!("2.25.{}", u128::from_be_bytes(uuid))
+        uid_of(self.keyed("uid", uid))
     }
 
     /// A text that tells the secret with `settings` from others, and nothing of it.
@@ -439,18 +438,14 @@ impl Pixels {
             }
         };
         let compressible = self.samples == 1 && self.frames == 1 && (2..=16).contains(&self.bits_stored);
+        let room = self.values.len() + HEAD_BYTES;
         let syntax = if syntax == Syntax::JpegLs && !compressible { Syntax::Explicit } else { syntax };
         if syntax == Syntax::JpegLs {
             // Without the sign's extension (PS3.5 8.2.3): the stream has as many bits as are stored.
             let mask = u16::MAX >> (16 - self.bits_stored);
             let stored: Vec<u16> = words().into_iter().map(|value| value & mask).collect();
-            let mut stream = jpeg_ls::encode(&stored, self.width, self.height, u32::from(self.bits_stored));
-            // Fragments have even lengths (PS3.5 A.4).
-            if stream.len() % 2 == 1 {
-                stream.push(0);
-            }
-            let fragments = ObjectValue::PixelSequence(PixelFragmentSequence::new(vec![0u32], vec![stream]));
-            object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+            let (width, height, bits_stored) = (self.width, self.height, self.bits_stored);
+            put_jpeg_ls(&mut object, &encoding::Pixels { stored: &stored, width, height, bits_stored });
         } else if self.bits_allocated == 16 {
             object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(words().into())));
         } else if self.bits_allocated == 32 {
@@ -465,18 +460,8 @@ impl Pixels {
             }
             object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
         }
-        let failed = |error: &dyn std::error::Error| Fault::Malformed(format!("it cannot be written again ({error})"));
-        let meta = FileMetaTableBuilder::new()
-            .transfer_syntax(syntax.uid())
-            .implementation_class_uid(derived_uid(&["hiresmed", "implementation class"]))
-            .implementation_version_name("HIRESMED");
-        let object = object.with_meta(meta).map_err(|error| failed(&error))?;
-        let mut bytes = Vec::new();
-        object.write_all(&mut bytes).map_err(|error| failed(&error))?;
-        if bytes.len() % 2 == 1 {
-            bytes.push(0);
-        }
-        Ok(bytes)
+        let file = encoding::file(object, syntax, room);
+        file.map_err(|error| Fault::Malformed(format!("it cannot be written again ({error})")))
     }
 }
 

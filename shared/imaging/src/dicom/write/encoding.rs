@@ -33,10 +33,10 @@ impl Syntax {
 }
 
 /// Room for everything but the pixels.
-const HEAD_BYTES: usize = 8192;
+pub(in crate::dicom) const HEAD_BYTES: usize = 8192;
 
 /// Stored values of an image.
-pub(super) struct Pixels<'a> {
+pub(in crate::dicom) struct Pixels<'a> {
     pub stored: &'a [u16],
     pub width: u16,
     pub height: u16,
@@ -45,24 +45,35 @@ pub(super) struct Pixels<'a> {
 
 /// `dataset` with its pixels as the bytes of a DICOM file.
 pub(super) fn encode(mut dataset: InMemDicomObject, pixels: &Pixels<'_>, syntax: Syntax) -> Result<Vec<u8>, Error> {
+    let room = 2 * pixels.stored.len() + HEAD_BYTES;
     if syntax == Syntax::JpegLs {
-        let mut stream = jpeg_ls::encode(pixels.stored, pixels.width, pixels.height, u32::from(pixels.bits_stored));
-        // Fragments have even lengths (PS3.5 A.4).
-        if stream.len() % 2 == 1 {
-            stream.push(0);
-        }
-        let fragments = Value::PixelSequence(PixelFragmentSequence::new(vec![0u32], vec![stream]));
-        dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+        put_jpeg_ls(&mut dataset, pixels);
     } else {
         dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(pixels.stored.into())));
     }
+    file(dataset, syntax, room)
+}
+
+/// Puts pixels into `dataset` as one JPEG-LS stream.
+pub(in crate::dicom) fn put_jpeg_ls(dataset: &mut InMemDicomObject, pixels: &Pixels<'_>) {
+    let mut stream = jpeg_ls::encode(pixels.stored, pixels.width, pixels.height, u32::from(pixels.bits_stored));
+    // Fragments have even lengths (PS3.5 A.4).
+    if stream.len() % 2 == 1 {
+        stream.push(0);
+    }
+    let fragments = Value::PixelSequence(PixelFragmentSequence::new(vec![0u32], vec![stream]));
+    dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
+}
+
+/// `dataset`, its pixels in it, as the bytes of a DICOM file; about `room` of them.
+pub(in crate::dicom) fn file(dataset: InMemDicomObject, syntax: Syntax, room: usize) -> Result<Vec<u8>, Error> {
     let failed = |error: &dyn std::error::Error| Error::Encoding(error.to_string());
     let meta = FileMetaTableBuilder::new()
         .transfer_syntax(syntax.uid())
         .implementation_class_uid(derived_uid(&["hiresmed", "implementation class"]))
         .implementation_version_name("HIRESMED");
     let object = dataset.with_meta(meta).map_err(|error| failed(&error))?;
-    let mut bytes = Vec::with_capacity(2 * pixels.stored.len() + HEAD_BYTES);
+    let mut bytes = Vec::with_capacity(room);
     object.write_all(&mut bytes).map_err(|error| failed(&error))?;
     // A deflated stream of odd length gets a zero behind it (PS3.5 A.5).
     if bytes.len() % 2 == 1 {

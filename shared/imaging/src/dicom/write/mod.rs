@@ -1,10 +1,10 @@
 //! 16-bit grey image objects: synthetic ones that say so, and de-identified slices of a real series.
 
-mod encoding;
+pub(super) mod encoding;
 mod modules;
 mod patient_slice;
 mod synthetic;
-mod uid;
+pub(super) mod uid;
 
 pub use encoding::Syntax;
 pub use patient_slice::PatientSlice;

@@ -11,8 +11,13 @@ pub fn derived_uid(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
+    uid_of(hash.finalize().into())
+}
+
+/// The UID of a digest: see [`derived_uid`].
+pub(in crate::dicom) fn uid_of(digest: [u8; 32]) -> String {
     let mut uuid = [0u8; 16];
-    uuid.copy_from_slice(&hash.finalize()[..16]);
+    uuid.copy_from_slice(&digest[..16]);
     uuid[6] = (uuid[6] & 0x0F) | 0x80;
     uuid[8] = (uuid[8] & 0x3F) | 0x80;
     format!("2.25.{}", u128::from_be_bytes(uuid))
