@@ -268,7 +268,8 @@ impl<'a> Decoder<'a> {
 /// Scans of a stream at most: one for each coefficient and one for each of its bits would be enough.
 const MOST_SCANS: usize = 1000;
 
-/// A block of a sequential scan (F.2.2).
+/// A block of a sequential scan (F.2.2): as the first of a progression, with all AC coefficients in full, and no band that ends for several
+/// blocks.
 fn sequential(
     bits: &mut Bits<'_>,
     block: &mut Block,
@@ -279,23 +280,8 @@ fn sequential(
     // What overflows is nonsense in any case.
     *before = before.wrapping_add(bits.difference(dc)?);
     block[0] = *before;
-    let mut k = 1;
-    while k < 64 {
-        let symbol = bits.symbol(ac)?;
-        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        if size == 0 {
-            if run < 15 {
-                break;
-            }
-            k += 16;
-            continue;
-        }
-        k += run;
-        let place = *ZIGZAG.get(k).ok_or(BEYOND)?;
-        block[place] = bits.extended(size)?;
-        k += 1;
-    }
-    Ok(())
+    let all = Scan { dc: 0, ac: 0, band: (1, 63), high: 0, low: 0 };
+    first_band(bits, block, ac, all, &mut 0)
 }
 
 /// Why a run of zeros cannot be.
