@@ -265,7 +265,7 @@ pub async fn settles_once(broker: Broker) {
 
 /// Each delivery ends as it was settled, also where many are settled at the same time and in any order.
 pub async fn settles_many_at_once(broker: Broker) {
-    const COUNT: usize = 40;
+    const COUNT: usize = 400;
     let queue = with_queue(&broker).await;
     publish(&queue, COUNT).await;
     let mut consumer = queue.consume("q", COUNT as u16).await.expect("consume");

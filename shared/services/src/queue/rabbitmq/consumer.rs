@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use lapin::{
     Channel,
-    options::{BasicConsumeOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::time::timeout;
@@ -68,7 +68,13 @@ impl Consumer for Receiver {
             // With its channel gone the broker has everything back already.
             return Ok(());
         }
-        match self.channel.close(200, "closed".into()).await {
+        // A broker that is behind keeps the last settlements back. Cancelling sends them on before it is answered; a channel
+        // that closes drops them, and what was rejected comes again.
+        let closing = async {
+            self.channel.basic_cancel(self.deliveries.tag(), BasicCancelOptions::default()).await?;
+            self.channel.close(200, "closed".into()).await
+        };
+        match closing.await {
             Err(error) if self.channel.status().connected() => Err(line::unreachable(&self.endpoint, error)),
             _ => Ok(()),
         }
