@@ -13,8 +13,8 @@ use crate::ids::ImageIndex;
 pub enum Purpose {
     /// Choice of the source image.
     Input,
-    /// Tokens of a sampled background.
-    Tokens,
+    /// Tokens of a sampled background's draw `n`.
+    Tokens(u32),
     /// Number of lesions.
     LesionCount,
     /// Choice of lesion `n`'s exemplar.
@@ -35,7 +35,7 @@ impl Purpose {
     const fn parts(self) -> (&'static str, u32) {
         match self {
             Purpose::Input => ("input", 0),
-            Purpose::Tokens => ("tokens", 0),
+            Purpose::Tokens(n) => ("tokens", n),
             Purpose::LesionCount => ("lesion count", 0),
             Purpose::LesionExemplar(n) => ("lesion exemplar", n),
             Purpose::LesionSize(n) => ("lesion size", n),
@@ -73,7 +73,8 @@ mod tests {
     fn every_request_image_and_purpose_has_its_own_seed() {
         let purposes = [
             Purpose::Input,
-            Purpose::Tokens,
+            Purpose::Tokens(0),
+            Purpose::Tokens(1),
             Purpose::LesionCount,
             Purpose::LesionExemplar(0),
             Purpose::LesionExemplar(1),

@@ -24,11 +24,14 @@ use tracing::{Span, info_span, warn};
 use super::{Context, Failure, Run, uploads::Uploads};
 use crate::{
     environment::Environment,
-    pipeline::{Clock, Pipeline, Scene, Scenes},
+    pipeline::{Clock, Pipeline, Placed, Sampled, Scene, Scenes},
 };
 
 /// Images that are made at a time at most: on the CPU each holds the networks' sessions and their memory (300 to 350 MB at 512²).
 const LANES: usize = 4;
+
+/// Draws of a background that never existed, until its lesions have room: one in eight of the shipped prior's has none.
+const DRAWS: u32 = 4;
 
 type Made = (Image, Vec<Output>);
 /// What became of a task, by its number in the job.
@@ -177,13 +180,17 @@ impl Work<'_> {
 
     /// One image through all stages. Its failure concerns no other image.
     fn image(&self, clock: &mut Clock, index: ImageIndex, input: Option<&Object>) -> Result<Made, Failure> {
-        let scene = match input {
-            Some(object) => self.scenes.get_or_make(object.sha256, || self.scene(clock, object))?,
-            None => Arc::new(self.sampled_scene(clock, index)?),
+        let mut draw = 0;
+        let (scene, lesions, places) = loop {
+            match self.planned(clock, index, input, draw) {
+                Err(Failure::Permanent { stage: Some(Stage::Placement), .. })
+                    if input.is_none() && draw + 1 < DRAWS =>
+                {
+                    draw += 1;
+                }
+                planned => break planned?,
+            }
         };
-        let spacing_mm = scene.background.spacing_mm();
-        let lesions = self.stage(clock, Stage::Lesions, |pipeline| pipeline.lesions(index, spacing_mm))?;
-        let places = self.stage(clock, Stage::Placement, |pipeline| pipeline.placement(index, &scene, &lesions))?;
         let composite =
             self.stage(clock, Stage::Composite, |pipeline| pipeline.composite(&scene.background, &lesions, &places))?;
         self.stage(clock, Stage::Outputs, |pipeline| {
@@ -191,6 +198,24 @@ impl Work<'_> {
             self.uploads.put(encoded.uploads, self.context.later(Happening::ImageDone { index }))?;
             Ok((encoded.image, encoded.outputs))
         })
+    }
+
+    /// What is put together in an image: its background, its lesions and their places.
+    fn planned(
+        &self,
+        clock: &mut Clock,
+        index: ImageIndex,
+        input: Option<&Object>,
+        draw: u32,
+    ) -> Result<(Arc<Scene>, Vec<Sampled>, Placed), Failure> {
+        let scene = match input {
+            Some(object) => self.scenes.get_or_make(object.sha256, || self.scene(clock, object))?,
+            None => Arc::new(self.sampled_scene(clock, index, draw)?),
+        };
+        let spacing_mm = scene.background.spacing_mm();
+        let lesions = self.stage(clock, Stage::Lesions, |pipeline| pipeline.lesions(index, spacing_mm))?;
+        let places = self.stage(clock, Stage::Placement, |pipeline| pipeline.placement(index, &scene, &lesions))?;
+        Ok((scene, lesions, places))
     }
 
     /// The background of a source, and where lesions may be in it.
@@ -202,8 +227,8 @@ impl Work<'_> {
     }
 
     /// The background of an image that has no source, and where lesions may be in it.
-    fn sampled_scene(&self, clock: &mut Clock, index: ImageIndex) -> Result<Scene, Failure> {
-        let background = self.stage(clock, Stage::Background, |pipeline| pipeline.sampled_background(index))?;
+    fn sampled_scene(&self, clock: &mut Clock, index: ImageIndex, draw: u32) -> Result<Scene, Failure> {
+        let background = self.stage(clock, Stage::Background, |pipeline| pipeline.sampled_background(index, draw))?;
         let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
         Ok(Scene { source_sha256: None, background, anatomy })
     }

@@ -51,12 +51,12 @@ impl Pipeline {
         Ok(Background { plane: plane.with_spacing(Some(source.spacing)), spacing: source.spacing })
     }
 
-    /// Draws tokens from the prior with the image's own noise and decodes them: a patient who never existed.
+    /// Draws tokens from the prior with the image's own noise and decodes them: a patient who never existed. Each `draw` is another.
     ///
     /// # Errors
     /// Permanent where the plan names no prior, the prior was not trained for the request's modality, or nobody says how far the
     /// pixels lie apart.
-    pub fn sampled_background(&self, index: ImageIndex) -> Result<Background, Failure> {
+    pub fn sampled_background(&self, index: ImageIndex, draw: u32) -> Result<Background, Failure> {
         let fail = |error: anyhow::Error| Failure::permanent(Stage::Background, error);
         let prior = self.prior.as_ref().ok_or_else(|| {
             fail(anyhow::anyhow!(
@@ -76,7 +76,7 @@ impl Pipeline {
             top_k: asked.top_k.map_or(own.top_k, |codes| Some(codes as usize)),
             ..own
         };
-        let mut noise = generator(&self.request, index, Purpose::Tokens);
+        let mut noise = generator(&self.request, index, Purpose::Tokens(draw));
         let tokens = prior.sample(condition, &sampling, &mut noise).map_err(|error| fail(error.into()))?;
         let mut planes = self.autoencoder.decode(&[tokens]).map_err(|error| fail(error.into()))?;
         let plane = planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?;
