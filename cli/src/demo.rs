@@ -20,7 +20,7 @@ use crate::{
 /// How a demo whose result could not be written goes on: its state lies in the output folder, where no other command looks.
 const AGAIN: &str = "free space or put right what is said below, and run the same command again";
 
-/// Make labelled synthetic lung CT from the sample that comes with the project
+/// Make labelled synthetic lung CT, or radiographs with kidney stones, from what comes with the project
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder for the images, masks, labels and report.html
@@ -32,11 +32,34 @@ pub struct Arguments {
     /// From which all randomness is derived
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// What to make: lung CT with nodules, or radiographs of kidneys, ureters and bladder with stones, on phantoms
+    #[arg(long, value_enum, default_value_t = Modality::Ct)]
+    modality: Modality,
     /// Where backgrounds come from: slices of the sample series, or the prior that comes with the project, for patients whom nobody is
     #[arg(long, value_enum, default_value_t = Background::Reconstruct)]
     background: Background,
     #[command(flatten)]
     device: DeviceArgument,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Modality {
+    Ct,
+    Kub,
+}
+
+impl Modality {
+    /// The request's own lines.
+    fn lines(self) -> String {
+        match self {
+            Self::Ct => "name = \"hiresmed demo: lung CT with nodules\"\n".to_owned(),
+            Self::Kub => format!(
+                "name = \"hiresmed demo: radiographs with kidney stones\"\nmodality = \"kub\"\nblend = \"attenuation\"\n\
+                 size = {{ width = 1024, height = 1024 }}\ninputs = \"{}\"\n",
+                shipped::PHANTOM
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,10 +83,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Background::Reconstruct => "reconstruct",
         Background::Sample => "sample",
     };
+    if (arguments.modality, arguments.background) == (Modality::Kub, Background::Sample) {
+        bail!("no prior for radiographs comes with the project; leave --background out, or set --modality ct");
+    }
     let text = format!(
-        "version = 1\nkind = \"synthesise\"\nname = \"hiresmed demo: lung CT with nodules\"\ncount = {}\nseed = {}\n\
-         background.mode = \"{mode}\"\n",
-        arguments.count, arguments.seed
+        "version = 1\nkind = \"synthesise\"\n{}count = {}\nseed = {}\nbackground.mode = \"{mode}\"\n",
+        arguments.modality.lines(),
+        arguments.count,
+        arguments.seed
     );
     let request = parse::toml(&text).map_err(failure::refused)?;
     export::check(&arguments.out)?;

@@ -1,4 +1,4 @@
-//! The models and the sample series that come with the project, brought into the store on first use.
+//! The models, the sample series and the phantoms that come with the project, brought into the store on first use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 use hiresmed_inference::package::{self, Catalogue, Entry, Package};
 use hiresmed_protocol::{Digest, SiteId, keys, request::Modality};
 use hiresmed_services::store::{self, Store};
+
+/// Folder and name among a site's inputs of the radiographs of phantoms.
+pub const PHANTOM: &str = "phantom";
 
 /// Names the folder with `models/` and `sample/`, where it does not lie in `infra/pack` above the program.
 const VARIABLE: &str = "HIRESMED_PACK";
@@ -60,7 +63,8 @@ pub async fn register(store: &Arc<dyn Store>, site: &SiteId) -> Result<()> {
             alias(store, kind, modality.default_alias(), &entry.digest).await?;
         }
     }
-    sample(store, site, &folder.join("sample")).await
+    sample(store, site, &folder.join("sample")).await?;
+    inputs(store, site, &folder.join(PHANTOM), PHANTOM, |_| true).await
 }
 
 /// Puts a package's files into the store where they are absent or damaged there, `model.json` last: a package that has it
@@ -119,18 +123,30 @@ pub async fn alias(store: &Arc<dyn Store>, kind: &str, name: &str, digest: &str)
 
 /// The sample series, without the slices on which a nodule was outlined: in a background it would be a lesion without a label.
 async fn sample(store: &Arc<dyn Store>, site: &SiteId, folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let outlined = outlined(&folder.join("contours.json"))?;
+    let usable = |path: &Path| !path.file_stem().is_some_and(|stem| outlined.contains(&*stem.to_string_lossy()));
+    inputs(store, site, folder, "sample", usable).await
+}
+
+/// The DICOM files of a folder that are `usable`, under `name` among the site's inputs.
+async fn inputs(
+    store: &Arc<dyn Store>,
+    site: &SiteId,
+    folder: &Path,
+    name: &str,
+    usable: impl Fn(&Path) -> bool,
+) -> Result<()> {
     let paths = match files(folder) {
         Ok(paths) => paths,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("{} cannot be read", folder.display())),
     };
-    let outlined = outlined(&folder.join("contours.json"))?;
-    let usable = |path: &&PathBuf| {
-        path.extension().is_some_and(|ending| ending == "dcm")
-            && !path.file_stem().is_some_and(|stem| outlined.contains(&*stem.to_string_lossy()))
-    };
-    let images: Vec<_> = paths.iter().filter(usable).collect();
-    let prefix = format!("{}sample/", keys::inputs(site));
+    let image = |path: &&PathBuf| path.extension().is_some_and(|ending| ending == "dcm") && usable(path);
+    let images: Vec<_> = paths.iter().filter(image).collect();
+    let prefix = format!("{}{name}/", keys::inputs(site));
     if store.list(&prefix).await?.len() == images.len() {
         return Ok(());
     }

@@ -93,6 +93,23 @@ fn stones_are_added_to_radiographs_and_nothing_else_changes() {
     }
 }
 
+#[test]
+fn the_demo_makes_radiographs_of_phantoms() {
+    let bench = Bench::new();
+    let out = bench.path("out");
+    run(&bench, &["demo", "--modality", "kub", "--count", "4", "--out", out.to_str().unwrap()]).expect(0);
+    let delivered = Delivered::read(&out);
+    assert_eq!((delivered.indices(), delivered.manifest.failures.len()), (vec![0, 1, 2, 3], 0));
+    let images = &delivered.manifest.images;
+    let sources: BTreeSet<_> = images.iter().map(|image| image.input_sha256).collect();
+    assert_eq!(sources.len(), 2, "each phantom is used");
+    assert!(images.iter().all(|image| !image.lesions.is_empty()));
+    assert_eq!(dicom::read(out.join(&images[0].file)).unwrap().frame(0).unwrap().values.len(), 1024 * 1024);
+    valid(&out.join(&images[0].file));
+    let said = run(&bench, &["demo", "--modality", "kub", "--background", "sample", "--out", out.to_str().unwrap()]);
+    said.complains(1, &["no prior for radiographs", "leave --background out"]);
+}
+
 /// `dciodvfy` finds no fault but that it is older than (0008,001C).
 fn valid(file: &Path) {
     let output = Command::new("dciodvfy").arg(file).output().expect("dciodvfy: `tests/tools/install` installs it");
