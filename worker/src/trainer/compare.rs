@@ -48,6 +48,9 @@ pub struct CompareOptions {
     /// Terms of the loss; may be given several times.
     #[arg(long, num_args = 1.., value_enum, default_values_t = [Terms::Plain])]
     terms: Vec<Terms>,
+    /// Folder of an autoencoder's package, with whose encoder the perceptual term is measured
+    #[arg(long)]
+    autoencoder: Option<PathBuf>,
     /// Seeds, counted from 1.
     #[arg(long, default_value_t = 3)]
     seeds: u64,
@@ -86,6 +89,10 @@ enum Terms {
     Plain,
     /// The adversarial term, from a quarter of the training on.
     Gan,
+    /// The perceptual term, by the features of the autoencoder's encoder that is named.
+    Perceptual,
+    /// Both.
+    GanPerceptual,
 }
 
 /// One training of both blocks.
@@ -246,7 +253,11 @@ impl Side {
     fn open(options: &CompareOptions, terms: Terms, widths: &Widths, seed: u64, block: Block) -> anyhow::Result<Self> {
         let mut settings = serde_json::json!({"config": {"widths": widths, "block": block}, "training": {}});
         let mut training = vqgan::Training::preset(&options.preset).context("a preset has both")?;
-        if terms == Terms::Gan {
+        let perceptual = matches!(terms, Terms::Perceptual | Terms::GanPerceptual);
+        if perceptual && options.autoencoder.is_none() {
+            bail!("--terms {terms:?} needs --autoencoder, the package whose encoder's features the term compares");
+        }
+        if matches!(terms, Terms::Gan | Terms::GanPerceptual) {
             // VQGAN's weight.
             training.loss.adversarial = 0.8;
             settings["training"] = serde_json::json!({
@@ -261,7 +272,7 @@ impl Side {
             hold_out: options.hold_out.clone(),
             steps: Some(options.steps),
             seed,
-            autoencoder: None,
+            autoencoder: options.autoencoder.clone().filter(|_| perceptual),
             perceptual: None,
             settings,
         };
