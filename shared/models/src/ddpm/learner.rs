@@ -125,8 +125,8 @@ impl Learner {
         }
         let Config { channels, side, .. } = self.config;
         let shape = [self.training.batch, channels, side, side].map(|size| size as i64);
-        let shaped = |values: &[f32]| Tensor::from_slice(values).reshape(shape);
-        let found = self.network.forward(&shaped(&noisy), &Tensor::from_slice(&times));
+        let shaped = |values: &[f32]| training::on_device(values).reshape(shape);
+        let found = self.network.forward(&shaped(&noisy), &training::on_device(&times));
         found.mse_loss(&shaped(&noises), tch::Reduction::Mean)
     }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::architecture::{Convolution, Layer, Layers, layers, network};
 use super::config::{Config, EPSILON};
-use crate::noise;
+use crate::{
+    noise,
+    training::{device, on_device},
+};
 
 /// The network's tensors by name: `NAME.weight` and `NAME.bias` of every layer.
 #[derive(Debug)]
@@ -32,9 +35,9 @@ impl Network {
                 Layer::Linear { from, .. } => normal(rng, count, from),
             };
             let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-            let weight = Tensor::from_slice(&weights).reshape(shape).set_requires_grad(true);
+            let weight = on_device(&weights).reshape(shape).set_requires_grad(true);
             let bias: Vec<i64> = biases.iter().map(|&size| size as i64).collect();
-            let bias = Tensor::zeros(bias, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            let bias = Tensor::zeros(bias, (Kind::Float, device())).set_requires_grad(true);
             tensors.insert(format!("{name}.weight"), weight);
             tensors.insert(format!("{name}.bias"), bias);
         }
@@ -64,7 +67,7 @@ impl Network {
     /// The noise in `images` `f32 [N, channels, side, side]` at `times` `i64 [N]`, counted from 0; of the images' shape.
     pub fn forward(&self, images: &Tensor, times: &Tensor) -> Tensor {
         let mut run = Run { tensors: &self.tensors, groups: self.config.groups as i64 };
-        let frequencies = Tensor::from_slice(&self.config.frequencies());
+        let frequencies = on_device(&self.config.frequencies());
         let angles = times.to_kind(Kind::Float).unsqueeze(1) * frequencies;
         let time = Tensor::cat(&[angles.sin(), angles.cos()], 1);
         let noise = network(&mut run, &self.config, &Rc::new(images.shallow_clone()), &Rc::new(time));

@@ -6,7 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::{config::Training, data::scale};
-use crate::geometry::{Geometry, Limits};
+use crate::{
+    geometry::{Geometry, Limits},
+    training::on_device,
+};
 
 /// `plane` (any size, in [-1, 1]) brought to `side` (columns, rows): whole, centred, its proportions kept, surrounded by air.
 /// With a generator under a random zoom, shift, rotation and smooth warp. Never mirrored: the heart lies on the left.
@@ -50,7 +53,7 @@ pub(super) fn hide(tokens: &[i64], hidden: &[bool], hidden_code: i64, (rows, col
         tokens.iter().zip(hidden).map(|(&code, &hide)| if hide { hidden_code } else { code }).collect();
     let places: Vec<i64> = (0..).zip(hidden).filter(|(_, hide)| **hide).map(|(place, _)| place).collect();
     let targets: Vec<i64> = tokens.iter().zip(hidden).filter(|(_, hide)| **hide).map(|(&code, _)| code).collect();
-    [Tensor::from_slice(&input).reshape([1, rows, columns]), Tensor::from_slice(&places), Tensor::from_slice(&targets)]
+    [on_device(&input).reshape([1, rows, columns]), on_device(&places), on_device(&targets)]
 }
 
 /// Each token's predecessor in raster order, `first` before the first one, as i64 `[1, h, w]`; a share of them replaced by random
@@ -66,7 +69,7 @@ pub(super) fn predecessors(
         if corrupted > 0.0 && rng.random_bool(corrupted) { rng.random_range(0..codes as i64) } else { code }
     }));
     let before: Vec<i64> = before.take(tokens.len()).collect();
-    Tensor::from_slice(&before).reshape([1, rows, columns])
+    on_device(&before).reshape([1, rows, columns])
 }
 
 /// Cross-entropy of `logits` f32 `[m, K]` against `targets` i64 `[m]`, a share of the target spread over all codes.

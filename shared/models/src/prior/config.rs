@@ -208,6 +208,9 @@ pub struct Training {
     /// Times that each of them is learned from in a step, other tokens hidden (or corrupted) each time: encoding an image costs
     /// about as much as a step of a small transformer over its tokens.
     pub repeats: usize,
+    /// Random geometries of each image, each encoded once and its tokens kept in memory; with 0 every draw has a new one. The encoder
+    /// runs on the CPU: beside a network on a GPU it would take most of a step.
+    pub views: usize,
     /// Peak learning rate; reached after `warm_up` steps, then a cosine to a fiftieth.
     pub learning_rate: f64,
     /// Steps of linear warm-up.
@@ -257,6 +260,7 @@ impl Training {
             steps: 3_000,
             batch: 1,
             repeats: 1,
+            views: 0,
             learning_rate: 6e-4,
             warm_up: 100,
             beta: (0.9, 0.96),

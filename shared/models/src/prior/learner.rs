@@ -1,6 +1,6 @@
 //! The training step of a token prior, and the checkpoint that resumes it.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use hiresmed_inference::{Package, Runtime, SessionOptions};
 use rand::{RngExt, rand_core::SeedableRng};
@@ -75,6 +75,8 @@ pub struct Learner {
     examples: Examples,
     /// Tokens and conditions of the watched images.
     watched: Vec<Labelled>,
+    /// Those of images to learn from, by folder, image and geometry. Follows from the seed: no part of a checkpoint.
+    views: HashMap<(usize, usize, usize), Labelled>,
     network: Network,
     /// Running average of the weights.
     average: Network,
@@ -139,6 +141,7 @@ impl Learner {
             tokeniser,
             examples,
             watched: Vec::new(),
+            views: HashMap::new(),
             network,
             average,
             best,
@@ -194,18 +197,34 @@ impl Learner {
         Ok((tokens.data, example.condition))
     }
 
+    /// Tokens and condition of an image to learn from under a random geometry: a new one, or one of those that are kept.
+    fn seen(&mut self, folder: usize, image: usize, rng: &mut ChaCha8Rng) -> Result<Labelled, Error> {
+        let example = &self.examples.learned[folder][image];
+        if self.training.views == 0 {
+            return self.tokens(example, Some(rng));
+        }
+        let key = (folder, image, rng.random_range(0..self.training.views));
+        if let Some(seen) = self.views.get(&key) {
+            return Ok(seen.clone());
+        }
+        let mut own = self.random.generator(0, &format!("prior view {key:?}"));
+        let seen = self.tokens(example, Some(&mut own))?;
+        self.views.insert(key, seen.clone());
+        Ok(seen)
+    }
+
     /// The next examples: first a folder, then one of its images, so that a large folder does not drown a small one.
-    fn draw(&self) -> Result<Vec<Labelled>, Error> {
+    fn draw(&mut self) -> Result<Vec<Labelled>, Error> {
         let mut rng = self.random.generator(self.step, "prior images");
-        let folders = &self.examples.learned;
-        if folders.iter().all(Vec::is_empty) || folders.iter().any(Vec::is_empty) {
+        let folders = self.examples.learned.len();
+        if folders == 0 || self.examples.learned.iter().any(Vec::is_empty) {
             return Err(Error::Data(vec!["it has no image".into()]));
         }
         let mut drawn = Vec::with_capacity(self.training.batch * self.training.repeats);
         for _ in 0..self.training.batch {
-            let folder = &folders[rng.random_range(0..folders.len())];
-            let example = &folder[rng.random_range(0..folder.len())];
-            let (tokens, stated) = self.tokens(example, Some(&mut rng))?;
+            let folder = rng.random_range(0..folders);
+            let image = rng.random_range(0..self.examples.learned[folder].len());
+            let (tokens, stated) = self.seen(folder, image, &mut rng)?;
             for _ in 0..self.training.repeats {
                 let condition = stated.map(|index| if rng.random_bool(self.training.unstated) { 0 } else { index });
                 drawn.push((tokens.clone(), condition));
@@ -226,7 +245,7 @@ impl Learner {
         let size = (self.config.rows as i64, self.config.columns as i64);
         let (codes, count) = (self.config.codes, self.config.tokens());
         let conditions: Vec<i64> = images.iter().flat_map(|(_, condition)| *condition).collect();
-        let conditions = Tensor::from_slice(&conditions).reshape([-1, 2]);
+        let conditions = training::on_device(&conditions).reshape([-1, 2]);
         let (mut inputs, mut places, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (tokens, _)) in (0i64..).zip(images) {
             match self.config.objective {
@@ -242,7 +261,7 @@ impl Learner {
                 }
                 Objective::Autoregressive => {
                     inputs.push(batch::predecessors(tokens, (codes as i64, codes), corrupted, rng, size));
-                    targets.push(Tensor::from_slice(tokens));
+                    targets.push(training::on_device(tokens));
                 }
             }
         }

@@ -26,9 +26,11 @@ mod product;
 mod tests;
 
 pub use config::{Config, Objective, PRESETS, Packaged, Training};
+#[cfg(feature = "training")]
+pub use data::{Example, Examples};
 pub use export::export;
 #[cfg(feature = "training")]
-pub use learner::Learner;
+pub use learner::{Learner, Tokeniser};
 #[cfg(feature = "training")]
 pub use network::{Dropout, Network};
 #[cfg(feature = "training")]

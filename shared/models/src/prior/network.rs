@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::config::{Config, Objective};
 use crate::{
     noise,
-    training::{Error, load_named},
+    training::{Error, load_named, on_device},
     weights::{Array, Weights},
 };
 
@@ -43,7 +43,7 @@ impl Dropout {
         let least = (256.0 * *share).round().min(255.0);
         let mut bytes = vec![0u8; x.numel()];
         rng.fill_bytes(&mut bytes);
-        let kept = Tensor::from_slice(&bytes).reshape(x.size()).ge(least).to_kind(Kind::Float);
+        let kept = on_device(&bytes).reshape(x.size()).ge(least).to_kind(Kind::Float);
         x * kept * (256.0 / (256.0 - least))
     }
 }
@@ -112,7 +112,7 @@ impl Network {
                 _ => noise::normal(rng, count).iter().map(|value| value * 0.02).collect(),
             };
             let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-            (name, Tensor::from_slice(&values).reshape(shape).set_requires_grad(true))
+            (name, on_device(&values).reshape(shape).set_requires_grad(true))
         };
         let tensors = layout(config).into_iter().map(initial).collect();
         let network = Self { config: config.clone(), tensors };
@@ -124,9 +124,9 @@ impl Network {
 
     fn project(&self, codebook: &Array, rng: &mut ChaCha8Rng) {
         let (count, length, e) = (codebook.shape[0] as i64, codebook.shape[1] as i64, self.config.embedding as i64);
-        let codes = Tensor::from_slice(&codebook.data).reshape([count, length]);
+        let codes = on_device(&codebook.data).reshape([count, length]);
         let norm = codes.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt().clamp_min(1e-12);
-        let matrix = Tensor::from_slice(&noise::normal(rng, (length * e) as usize)).reshape([length, e]);
+        let matrix = on_device(&noise::normal(rng, (length * e) as usize)).reshape([length, e]);
         // Unit codes through N(0, 1) have unit variance; a fifth of it, so that the other parts are heard.
         let projected = (codes / norm).matmul(&matrix) * 0.2;
         tch::no_grad(|| {

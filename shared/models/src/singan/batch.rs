@@ -6,7 +6,7 @@
 
 use super::learner::{Learner, Scale};
 use super::network::{Stack, forward, generate, gradient_penalty, resize};
-use crate::training::{Adam, Error, Figure};
+use crate::training::{Adam, Error, Figure, device, on_device};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
@@ -28,7 +28,7 @@ pub(super) fn step(learners: &mut [&mut Learner]) -> Vec<Result<Vec<Figure>, Err
     let group: Vec<&Learner> = learners.iter().map(|learner| &**learner).collect();
     let real: Vec<Tensor> = group.iter().map(|learner| learner.real[learner.index()].shallow_clone()).collect();
     let mut batch = Batch { real: side_by_side(real), group, scales: &mut scales, rngs, rates };
-    let nothing = || Tensor::zeros([batch.group.len() as i64], (Kind::Float, tch::Device::Cpu));
+    let nothing = || Tensor::zeros([batch.group.len() as i64], (Kind::Float, device()));
     let (mut critic, mut generator) = ((nothing(), nothing()), (nothing(), nothing()));
     for _ in 0..critic_steps {
         critic = batch.critic_step();
@@ -73,7 +73,7 @@ impl Batch<'_> {
         let channels = self.group[0].config.channels;
         let shares =
             self.rngs.iter_mut().flat_map(|rng| std::iter::repeat_n(rand::RngExt::random::<f32>(rng), channels));
-        let share = Tensor::from_slice(&shares.collect::<Vec<f32>>()).reshape([1, -1, 1, 1]);
+        let share = on_device(&shares.collect::<Vec<f32>>()).reshape([1, -1, 1, 1]);
         let between = &self.real * &share + &fake * (1.0 - &share);
         let penalty = gradient_penalty(&critics, &between);
         let loss = (&wasserstein + &penalty * self.group[0].training.penalty).sum(Kind::Float);

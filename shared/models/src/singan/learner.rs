@@ -93,7 +93,7 @@ impl Learner {
             mask = exemplar.hard_mask(MASK_THRESHOLD);
         }
         let full = Tensor::stack(&planes, 0).unsqueeze(0);
-        let real: Vec<Tensor> = sizes.iter().map(|&size| shrink(&full, size)).collect();
+        let real: Vec<Tensor> = sizes.iter().map(|&size| shrink(&full, size).to_device(training::device())).collect();
         // The exemplar may have been up-sampled to the coarsest side.
         let zoom = sizes[sizes.len() - 1][0] as f32 / exemplar.image.height() as f32;
         let config = Config {
@@ -387,7 +387,7 @@ pub(super) fn noise_map(rng: &mut ChaCha8Rng, scale: usize, channels: usize, [he
     let maps = if scale == 0 { 1 } else { channels };
     let values = noise::normal(rng, maps * height * width);
     let shape = [1, maps as i64, height as i64, width as i64];
-    Tensor::from_slice(&values).reshape(shape).expand([1, channels as i64, shape[2], shape[3]], false)
+    training::on_device(&values).reshape(shape).expand([1, channels as i64, shape[2], shape[3]], false)
 }
 
 /// SHA-256 over image and mask as little-endian `f32`, hex.

@@ -2,9 +2,12 @@
 
 use super::config::{KERNEL, LAYERS, PADDING};
 use super::export::{EPSILON, SLOPE};
-use crate::noise;
+use crate::{
+    noise,
+    training::{device, on_device},
+};
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// A named tensor of a checkpoint.
 pub type Named = (String, Tensor);
@@ -32,7 +35,7 @@ impl Stack {
         let mut normal = |shape: &[i64], mean: f32| {
             let count = shape.iter().product::<i64>() as usize;
             let values: Vec<f32> = noise::normal(rng, count).iter().map(|value| mean + 0.02 * value).collect();
-            Tensor::from_slice(&values).reshape(shape)
+            on_device(&values).reshape(shape)
         };
         let (width, input, out, kernel) = (width as i64, from as i64, out as i64, KERNEL as i64);
         let mut tensors = Vec::new();
@@ -54,7 +57,7 @@ impl Stack {
         for (_, tensor) in &tensors {
             let _ = tensor.set_requires_grad(true);
         }
-        Self { tensors, slope: Tensor::from_slice(&[SLOPE]) }
+        Self { tensors, slope: on_device(&[SLOPE]) }
     }
 
     /// All tensors with their names, sharing storage, without gradients.
@@ -130,7 +133,7 @@ pub fn generate(generators: &[&Stack], noise: &Tensor, previous: &Tensor) -> Ten
 }
 
 fn zeros(shape: &[i64]) -> Tensor {
-    Tensor::zeros(shape, (Kind::Float, Device::Cpu))
+    Tensor::zeros(shape, (Kind::Float, device()))
 }
 
 /// Bicubic resize (a = -0.75, pixel centres aligned, no antialiasing) of `f32 [N, C, h, w]` to `[height, width]`; what the

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{APART, config::Scale};
+use crate::training::on_device;
 
 /// What the attention of one scale needs and does not learn.
 #[derive(Debug)]
@@ -18,11 +19,11 @@ impl Windows {
     pub(super) fn new(scale: Scale) -> Self {
         let places = scale.places() as i64;
         let mask = (scale.shift > 0).then(|| {
-            let regions = Tensor::from_slice(&scale.regions()).reshape([-1, places]);
+            let regions = on_device(&scale.regions()).reshape([-1, places]);
             let apart = regions.unsqueeze(2).ne_tensor(&regions.unsqueeze(1));
             (apart.to_kind(Kind::Float) * f64::from(APART)).reshape([1, -1, 1, places, places])
         });
-        Self { scale, relative: Tensor::from_slice(&scale.relative()), mask }
+        Self { scale, relative: on_device(&scale.relative()), mask }
     }
 
     /// Attention over queries, keys and values: f32 `[N, side, side, 3 C]` to `[N, side, side, C]`. Features are those of the plain

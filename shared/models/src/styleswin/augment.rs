@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::config::Training;
+use crate::training::on_device;
 
 /// `images` f32 `[N, channels, side, side]`, each shifted, changed in contrast and brightness and with a square blanked, all drawn from
 /// `rng`; what comes in from outside is air. Differentiable by the images.
@@ -24,13 +25,13 @@ pub(super) fn augment(images: &Tensor, training: &Training, rng: &mut ChaCha8Rng
         let inside = |at: i64, first: i64| (first..first + blanked).contains(&at);
         kept.extend((0..side * side).map(|at| f32::from(!(inside(at / side, top) && inside(at % side, left)))));
     }
-    let affine = Tensor::from_slice(&affine).reshape([count, 2, 3]);
+    let affine = on_device(&affine).reshape([count, 2, 3]);
     let grid = Tensor::affine_grid_generator(&affine, &size[..], false);
-    let each = |values: &[f32]| Tensor::from_slice(values).reshape([count, 1, 1, 1]);
+    let each = |values: &[f32]| on_device(values).reshape([count, 1, 1, 1]);
     // Bilinear (0), zeros outside (0): shifted by one, zero is air.
     let shifted = (images + 1.0).grid_sampler(&grid, 0, 0, false) - 1.0;
     let changed = shifted * each(&contrast) + each(&brightness);
-    (changed * Tensor::from_slice(&kept).reshape([count, 1, side, side])).to_kind(Kind::Float)
+    (changed * on_device(&kept).reshape([count, 1, side, side])).to_kind(Kind::Float)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tch::Kind;
 use tch::{Tensor, no_grad};
 
 use super::SLOPE;
-use crate::noise;
+use crate::{noise, training::on_device};
 
 /// Convolution of the image, residual blocks down to the coarsest scale, the batch's deviation as one more feature, two matrices:
 /// f32 `[N, channels, side, side]` to logits f32 `[N, 1]`.
@@ -61,15 +61,15 @@ impl Discriminator {
         for (name, shape) in layout(channels as i64, start as i64, &widths) {
             let (out, count) = (shape[0], shape.iter().product::<i64>());
             let values = if name.ends_with(".weight") {
-                left.insert(name.clone(), unit(&Tensor::from_slice(&normal(out))));
+                left.insert(name.clone(), unit(&on_device(&normal(out))));
                 let deviation = (2.0 * out as f32 / count as f32).sqrt();
                 normal(count).iter().map(|value| value * deviation).collect()
             } else {
                 vec![0.0; count as usize]
             };
-            tensors.insert(name, Tensor::from_slice(&values).reshape(shape).set_requires_grad(true));
+            tensors.insert(name, on_device(&values).reshape(shape).set_requires_grad(true));
         }
-        let mut new = Self { widths, tensors, left, right: BTreeMap::new(), slope: Tensor::from_slice(&[SLOPE]) };
+        let mut new = Self { widths, tensors, left, right: BTreeMap::new(), slope: on_device(&[SLOPE]) };
         new.iterate();
         new
     }

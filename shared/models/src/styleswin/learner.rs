@@ -149,7 +149,7 @@ impl Learner {
             let image = if mirrored { image.flip([2]) } else { image };
             images.push(image.expand([channels, side, side], false));
         }
-        Ok(Tensor::stack(&images, 0))
+        Ok(Tensor::stack(&images, 0).to_device(training::device()))
     }
 
     fn finite(&self, term: &'static str, value: f64) -> Result<Figure, Error> {
@@ -196,7 +196,7 @@ impl training::Learner for Learner {
         let mut rng = self.random.generator(self.steps, "styleswin latents");
         let (count, length) = (self.training.batch, self.config.latent);
         let latents = noise::normal(&mut rng, count * length);
-        let latents = Tensor::from_slice(&latents).reshape([count as i64, length as i64]);
+        let latents = training::on_device(&latents).reshape([count as i64, length as i64]);
         // Both steps judge the same images: to make them again would cost as much as the discriminator.
         let made = self.generator.generate(&latents);
         let mut figures = self.discriminate(&made)?;

@@ -10,7 +10,7 @@ use super::{
     attention::Windows,
     config::{Config, MEAN_STYLE, Scale},
 };
-use crate::noise;
+use crate::{noise, training::on_device};
 
 /// StyleSwin's generator: f32 `[N, latent]` to f32 `[N, channels, side, side]`. Features between are `[N, side, side, width]`.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Network {
             };
             let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
             let trained = name != MEAN_STYLE;
-            (name, Tensor::from_slice(&values).reshape(shape).set_requires_grad(trained))
+            (name, on_device(&values).reshape(shape).set_requires_grad(trained))
         };
         Self::over(config, config.layout().into_iter().map(initial).collect())
     }
@@ -61,13 +61,13 @@ impl Network {
     fn over(config: &Config, tensors: BTreeMap<String, Tensor>) -> Self {
         let prepared = |scale: Scale| {
             let (side, half) = (scale.side as i64, scale.width as i64 / 2);
-            let places = Tensor::from_slice(&scale.sinusoids()).reshape([side, half]);
+            let places = on_device(&scale.sinusoids()).reshape([side, half]);
             let rows = places.unsqueeze(1).expand([side, side, half], false);
             let columns = places.unsqueeze(0).expand([side, side, half], false);
             (scale, Windows::new(scale), Tensor::cat(&[rows, columns], 2))
         };
         let scales = config.scales().into_iter().map(prepared).collect();
-        Self { config: config.clone(), tensors, scales, slope: Tensor::from_slice(&[SLOPE]) }
+        Self { config: config.clone(), tensors, scales, slope: on_device(&[SLOPE]) }
     }
 
     /// A copy that shares nothing and needs no gradient: for the running average.

@@ -1,11 +1,25 @@
 //! Between libtorch's tensors and checkpoints, and the randomness of a step.
 
+use std::sync::OnceLock;
+
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, kind::Element, no_grad};
 
 use super::Error;
 use crate::weights::{self, Array, Weights};
+
+/// Where networks are trained: on the first CUDA device where libtorch has one, else on the CPU. Tests compare with numbers of the
+/// CPU's.
+pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    if cfg!(test) { Device::Cpu } else { *DEVICE.get_or_init(Device::cuda_if_available) }
+}
+
+/// `values` as a tensor of one axis, where networks are trained.
+pub fn on_device<T: Element>(values: &[T]) -> Tensor {
+    Tensor::from_slice(values).to_device(device())
+}
 
 /// The elements of `tensor` (any kind, converted to f32).
 ///
@@ -13,7 +27,7 @@ use crate::weights::{self, Array, Weights};
 /// When libtorch cannot copy them.
 pub fn array(tensor: &Tensor) -> Result<Array, Error> {
     let shape = tensor.size().iter().map(|&size| size as usize).collect();
-    let flat = tensor.detach().to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous().reshape([-1]);
+    let flat = tensor.detach().to_kind(Kind::Float).to_device(Device::Cpu).contiguous().reshape([-1]);
     let mut data = vec![0f32; flat.numel()];
     let count = data.len();
     flat.f_copy_data(&mut data, count)?;

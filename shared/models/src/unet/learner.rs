@@ -120,7 +120,8 @@ impl Learner {
             augment(image, mask, &self.training, &mut rng)
         };
         let (images, masks): (Vec<_>, Vec<_>) = (0..self.training.batch).map(draw).unzip();
-        (Tensor::cat(&images, 0), Tensor::cat(&masks, 0))
+        let on_device = |tensors: Vec<Tensor>| Tensor::cat(&tensors, 0).to_device(training::device());
+        (on_device(images), on_device(masks))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::config::{Config, groups};
 use super::export::EPSILON;
-use crate::noise;
+use crate::{noise, training::on_device};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -79,7 +79,7 @@ impl Network {
                 _ => vec![if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 }; count],
             };
             let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-            (name, Tensor::from_slice::<f32>(&values).reshape(shape).set_requires_grad(true))
+            (name, on_device::<f32>(&values).reshape(shape).set_requires_grad(true))
         };
         Self { config: config.clone(), tensors: layout(config).into_iter().map(initial).collect() }
     }

@@ -104,7 +104,7 @@ impl Learner {
         if !faults.is_empty() {
             return Err(Error::Data(faults));
         }
-        let (random, device) = (Randomness::new(seed), Device::cuda_if_available());
+        let (random, device) = (Randomness::new(seed), training::device());
         let compute = match training.precision {
             Precision::Bf16 if device.is_cuda() => Kind::BFloat16,
             _ => Kind::Float,
@@ -365,7 +365,7 @@ pub(crate) fn settings(specification: &Specification) -> Result<(Config, Trainin
 /// What the perceptual term is measured with: the backbone or else the autoencoder that the specification names. Who names one and
 /// gives the term no weight gets VQGAN's, 1.
 fn perceptual(specification: &Specification, training: &mut Training) -> Result<Option<Features>, Error> {
-    let device = Device::cuda_if_available();
+    let device = training::device();
     let features = match (&specification.perceptual, &specification.autoencoder) {
         (Some(path), _) => Features::lpips(path, device)?,
         (None, Some(folder)) => Features::encoder(folder, device)?,

@@ -124,7 +124,9 @@ impl Learner {
         let mut rng = self.random.generator(self.steps, "yolo batch");
         let draw = |_| augment(&self.samples[rng.random_range(0..self.samples.len())], &self.training, &mut rng);
         let (images, labels): (Vec<_>, Vec<_>) = (0..self.training.batch).map(draw).unzip();
-        let images = Tensor::cat(&images, 0).repeat([1, self.training.config.channels as i64, 1, 1]);
+        let images = Tensor::cat(&images, 0)
+            .repeat([1, self.training.config.channels as i64, 1, 1])
+            .to_device(training::device());
         (images, labels)
     }
 

@@ -7,7 +7,7 @@ use super::assign::assign;
 use super::config::{Cell, Training};
 use super::network::Answers;
 use crate::data::{Label, Region};
-use crate::training::{Error, array};
+use crate::training::{Error, array, device, on_device};
 
 /// Keeps quotients of lengths finite.
 const TINY: f64 = 1e-7;
@@ -43,7 +43,7 @@ pub(super) fn losses(
     let classes = training.config.classes;
     let corners = corners(answers, cells);
     let targets = no_grad(|| Targets::find(answers, &corners, cells, labels, training))?;
-    let scores = Tensor::from_slice(&targets.scores).reshape([labels.len() as i64, classes as i64, -1]);
+    let scores = on_device(&targets.scores).reshape([labels.len() as i64, classes as i64, -1]);
     let total = targets.weights.iter().sum::<f32>().max(1.0);
     let class = answers.classes.binary_cross_entropy_with_logits(
         &scores,
@@ -52,16 +52,16 @@ pub(super) fn losses(
         tch::Reduction::Sum,
     ) / f64::from(total);
 
-    let places = Tensor::from_slice(&targets.places);
-    let weights = Tensor::from_slice(&targets.weights) / f64::from(total);
-    let expected = Tensor::from_slice(&targets.corners).reshape([-1, 4]);
+    let places = on_device(&targets.places);
+    let weights = on_device(&targets.weights) / f64::from(total);
+    let expected = on_device(&targets.corners).reshape([-1, 4]);
     let found = corners.transpose(1, 2).reshape([-1, 4]).index_select(0, &places);
     let apart: Tensor = -ciou(&found, &expected) + 1.0;
     let overlap = (apart * &weights).sum(Kind::Float);
 
     let bins = answers.distances.size()[2];
     let logits = answers.distances.permute([0, 3, 1, 2]).reshape([-1, 4, bins]).index_select(0, &places);
-    let distances = Tensor::from_slice(&targets.distances).reshape([-1, 4]);
+    let distances = on_device(&targets.distances).reshape([-1, 4]);
     let distance = (distribution_focal(&logits, &distances) * &weights).sum(Kind::Float);
     Ok(Losses { overlap, class, distance })
 }
@@ -69,13 +69,13 @@ pub(super) fn losses(
 /// Left, top, right, bottom in pixels of the boxes that the cells predict, `f32 [N, 4, cells]`.
 pub(super) fn corners(answers: &Answers, cells: &[Cell]) -> Tensor {
     let bins = answers.distances.size()[2];
-    let numbers = Tensor::arange(bins, (Kind::Float, tch::Device::Cpu)).reshape([1, 1, bins, 1]);
+    let numbers = Tensor::arange(bins, (Kind::Float, device())).reshape([1, 1, bins, 1]);
     let strides: Vec<f32> = cells.iter().map(|cell| cell.stride).collect();
     let distances = (answers.distances.softmax(2, None) * numbers).sum_dim_intlist([2i64].as_slice(), false, None)
-        * Tensor::from_slice(&strides);
+        * on_device(&strides);
     let centres: Vec<f32> =
         cells.iter().map(|cell| cell.centre.0).chain(cells.iter().map(|cell| cell.centre.1)).collect();
-    let centres = Tensor::from_slice(&centres).reshape([1, 2, -1]);
+    let centres = on_device(&centres).reshape([1, 2, -1]);
     Tensor::cat(&[&centres - distances.narrow(1, 0, 2), &centres + distances.narrow(1, 2, 2)], 1)
 }
 

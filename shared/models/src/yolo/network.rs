@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::architecture::{Convolution, Heads, Layer, Layers, Level, layers, network};
 use super::config::{Config, EPSILON};
-use crate::noise;
+use crate::{
+    noise,
+    training::{device, on_device},
+};
 
 /// Share of a batch's statistics in the running ones.
 const MOMENTUM: f64 = 0.03;
@@ -48,9 +51,9 @@ impl Network {
             let deviation = (2.0 / fan_in as f32).sqrt() * if normed { 1.0 } else { 0.1 };
             let values: Vec<f32> =
                 noise::normal(rng, shape[0] * fan_in).iter().map(|value| value * deviation).collect();
-            let weight = Tensor::from_slice(&values).reshape(shape.map(|size| size as i64));
+            let weight = on_device(&values).reshape(shape.map(|size| size as i64));
             tensors.insert(format!("{name}.weight"), weight.set_requires_grad(true));
-            let full = |value: f64| Tensor::full([shape[0] as i64], value, (Kind::Float, Device::Cpu));
+            let full = |value: f64| Tensor::full([shape[0] as i64], value, (Kind::Float, device()));
             if normed {
                 tensors.insert(format!("{name}.norm.weight"), full(1.0).set_requires_grad(true));
                 tensors.insert(format!("{name}.norm.bias"), full(0.0).set_requires_grad(true));
