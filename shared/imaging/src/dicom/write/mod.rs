@@ -1,12 +1,16 @@
-//! 16-bit grey image objects: synthetic ones that say so, and de-identified slices of a real series.
+//! 16-bit grey image objects: synthetic ones that say so, with what is known of their lesions, and de-identified slices of a real
+//! series.
 
 pub(super) mod encoding;
+mod labels;
 mod modules;
 mod patient_slice;
+mod segmentation;
 mod synthetic;
 pub(super) mod uid;
 
 pub use encoding::Syntax;
+pub use labels::{Finding, Labels, Lesion};
 pub use patient_slice::PatientSlice;
 pub use synthetic::{Identity, Synthetic};
 pub use uid::derived_uid;
@@ -48,6 +52,19 @@ pub enum Error {
         low: f32,
         /// Upper end.
         high: f32,
+    },
+    /// Segments that DICOM cannot express.
+    #[error(
+        "a segmentation of {count} lesions in an image of {width} x {height} pixels cannot be written as DICOM; it must have one \
+         lesion or more, and 65,535 and 4 GiB of masks at most"
+    )]
+    Segments {
+        /// Lesions.
+        count: usize,
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
     },
     /// The encoder refused.
     #[error("the DICOM data set could not be encoded: {0}; this is a defect, please report it")]

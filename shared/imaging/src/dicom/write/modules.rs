@@ -8,6 +8,10 @@ use dicom_object::InMemDicomObject;
 use super::encoding::Pixels;
 use crate::{Spacing, Window};
 
+/// A coded concept (PS3.3 8.8): value, scheme and meaning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub &'static str, pub &'static str, pub &'static str);
+
 /// A data set under construction.
 pub(super) struct Builder(pub InMemDicomObject);
 
@@ -34,7 +38,13 @@ impl Builder {
     }
 
     pub(super) fn sequence(&mut self, tag: Tag, item: Builder) -> &mut Self {
-        self.0.put(DataElement::new(tag, VR::SQ, DataSetSequence::from(vec![item.0])));
+        self.items(tag, vec![item])
+    }
+
+    /// A sequence of several items.
+    pub(super) fn items(&mut self, tag: Tag, items: Vec<Builder>) -> &mut Self {
+        let items: Vec<InMemDicomObject> = items.into_iter().map(|item| item.0).collect();
+        self.0.put(DataElement::new(tag, VR::SQ, DataSetSequence::from(items)));
         self
     }
 
@@ -59,7 +69,29 @@ impl Builder {
         self.sequence(tag, item)
     }
 
-    /// Image Pixel (C.7.6.3).
+    /// [`Builder::code`] of a concept.
+    pub(super) fn coded(&mut self, tag: Tag, Code(value, scheme, meaning): Code) -> &mut Self {
+        self.code(tag, value, scheme, meaning)
+    }
+
+    /// A value that names an attribute.
+    pub(super) fn pointer(&mut self, tag: Tag, to: Tag) -> &mut Self {
+        self.0.put(DataElement::new(tag, VR::AT, PrimitiveValue::from(to)));
+        self
+    }
+
+    /// A reference to an object (PS3.3 10.8), to be an item.
+    pub(super) fn reference(class: &str, instance: &str) -> Self {
+        let mut item = Self::new();
+        item.text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, class).text(
+            tags::REFERENCED_SOP_INSTANCE_UID,
+            VR::UI,
+            instance,
+        );
+        item
+    }
+
+    /// Image Pixel (C.7.6.3). Nothing is written into the pixels of what is made here (C.7.6.1).
     pub(super) fn image_pixel(&mut self, pixels: &Pixels<'_>) -> &mut Self {
         self.number(tags::SAMPLES_PER_PIXEL, 1)
             .text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2")
@@ -69,6 +101,7 @@ impl Builder {
             .number(tags::BITS_STORED, pixels.bits_stored)
             .number(tags::HIGH_BIT, pixels.bits_stored - 1)
             .number(tags::PIXEL_REPRESENTATION, 0)
+            .text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO")
     }
 
     /// Modality LUT and VOI LUT (C.11.1, C.11.2). A window that shows `window`'s ends as black and white is one unit
@@ -106,7 +139,6 @@ impl Builder {
             .text(tags::PATIENT_IDENTITY_REMOVED, VR::CS, "YES")
             .text(tags::DEIDENTIFICATION_METHOD, VR::LO, method)
             .text(tags::LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, VR::CS, "REMOVED")
-            .text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO")
             .text(tags::STUDY_DATE, VR::DA, "")
             .text(tags::STUDY_TIME, VR::TM, "")
             .text(tags::REFERRING_PHYSICIAN_NAME, VR::PN, "")

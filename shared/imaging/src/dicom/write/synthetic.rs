@@ -13,6 +13,9 @@ use crate::{Plane, Spacing, Window};
 /// nothing, and what an input says of its patient is not read.
 const DEIDENTIFICATION: &str = "Synthetic, written anew: no attribute of an input, new UIDs";
 
+/// (0008,2111) of everything that shows a synthetic image.
+pub(super) const DERIVATION: &str = "Synthesised by a generative model; not an image of a patient; not for diagnosis";
+
 /// Which image of which request this is: the source of every UID.
 ///
 /// The images of a request are independent of each other: a viewer must not stack them. Each has a frame of reference of its
@@ -26,6 +29,23 @@ pub struct Identity<'a> {
     pub image: u64,
     /// What it shows: `composite`, `background`, ... All objects of one image share its frame of reference.
     pub object: &'a str,
+}
+
+impl Identity<'_> {
+    /// The SOP Instance UID.
+    pub(super) fn instance_uid(&self) -> String {
+        derived_uid(&["instance", self.request, &self.image.to_string(), self.object])
+    }
+
+    /// The Series Instance UID.
+    pub(super) fn series_uid(&self) -> String {
+        derived_uid(&["series", self.request, &self.image.to_string(), self.object])
+    }
+
+    /// The Study Instance UID: a request has one study.
+    pub(super) fn study_uid(&self) -> String {
+        derived_uid(&["study", self.request])
+    }
 }
 
 /// A synthetic image to be written.
@@ -53,8 +73,7 @@ pub struct Synthetic<'a> {
 impl Synthetic<'_> {
     /// The SOP Instance UID that the object gets.
     pub fn sop_instance_uid(&self) -> String {
-        let Identity { request, image, object } = self.identity;
-        derived_uid(&["instance", request, &image.to_string(), object])
+        self.identity.instance_uid()
     }
 
     /// The bytes of the DICOM file. The same input gives the same bytes: no clock and no chance is involved.
@@ -84,53 +103,65 @@ impl Synthetic<'_> {
         Ok(values.iter().map(|&value| self.window.to_stored(value)).collect())
     }
 
-    fn dataset(&self, pixels: &Pixels<'_>) -> Builder {
-        let Identity { request, image, object } = self.identity;
-        let ct = self.modality == "CT";
-        let (class, image_type) = match self.modality {
-            "CT" => (uids::CT_IMAGE_STORAGE, "DERIVED\\SECONDARY\\AXIAL"),
-            // The third value is there, and empty, for a radiograph (C.8.11.3.1.1).
-            "DX" => (uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION, "DERIVED\\SECONDARY\\"),
-            _ => (uids::SECONDARY_CAPTURE_IMAGE_STORAGE, "DERIVED\\SECONDARY"),
-        };
+    /// SOP class of the object.
+    pub(super) fn sop_class(&self) -> &'static str {
+        match self.modality {
+            "CT" => uids::CT_IMAGE_STORAGE,
+            "DX" => uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION,
+            _ => uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
+        }
+    }
+
+    /// A data set with what every object of the request says: whose it is, that nobody is shown, and what made it (Patient, General
+    /// Study, General Series, General Equipment, SOP Common; C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.12.1).
+    pub(super) fn head(&self, identity: &Identity<'_>, class: &str, modality: &str, description: &str) -> Builder {
+        let Identity { request, image, .. } = *identity;
         let anonym = derived_uid(&["patient", request]);
         let id = format!("SYN-{}", &anonym[anonym.len() - 12..]);
         let mut set = Builder::new();
         set.text(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192")
-            .text(tags::IMAGE_TYPE, VR::CS, image_type)
             .text(tags::SOP_CLASS_UID, VR::UI, class)
-            .text(tags::SOP_INSTANCE_UID, VR::UI, &self.sop_instance_uid())
+            .text(tags::SOP_INSTANCE_UID, VR::UI, &identity.instance_uid())
             .text(tags::SYNTHETIC_DATA, VR::CS, "YES")
             .nobody(&format!("SYNTHETIC^{id}"), &id, DEIDENTIFICATION)
-            .text(tags::STUDY_INSTANCE_UID, VR::UI, &derived_uid(&["study", request]))
+            .text(tags::STUDY_INSTANCE_UID, VR::UI, &identity.study_uid())
             .text(tags::STUDY_ID, VR::SH, "")
-            .text(tags::SERIES_INSTANCE_UID, VR::UI, &derived_uid(&["series", request, &image.to_string(), object]))
+            .text(tags::SERIES_INSTANCE_UID, VR::UI, &identity.series_uid())
             .text(tags::SERIES_NUMBER, VR::IS, "")
-            .text(tags::SERIES_DESCRIPTION, VR::LO, self.description)
-            .text(tags::MODALITY, VR::CS, self.modality)
-            .text(tags::BODY_PART_EXAMINED, VR::CS, self.body_part)
+            .text(tags::SERIES_DESCRIPTION, VR::LO, description)
+            .text(tags::MODALITY, VR::CS, modality)
             .text(tags::MANUFACTURER, VR::LO, "hiresmed")
             .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "hiresmed")
             .text(tags::SOFTWARE_VERSIONS, VR::LO, self.software_version)
-            .text(tags::INSTANCE_NUMBER, VR::IS, &(image + 1).to_string())
-            .text(
-                tags::DERIVATION_DESCRIPTION,
-                VR::ST,
-                "Synthesised by a generative model; not an image of a patient; not for diagnosis",
-            )
+            .text(tags::INSTANCE_NUMBER, VR::IS, &(image + 1).to_string());
+        set
+    }
+
+    fn dataset(&self, pixels: &Pixels<'_>) -> Builder {
+        let ct = self.modality == "CT";
+        let image_type = match self.modality {
+            "CT" => "DERIVED\\SECONDARY\\AXIAL",
+            // The third value is there, and empty, for a radiograph (C.8.11.3.1.1).
+            "DX" => "DERIVED\\SECONDARY\\",
+            _ => "DERIVED\\SECONDARY",
+        };
+        let mut set = self.head(&self.identity, self.sop_class(), self.modality, self.description);
+        set.text(tags::IMAGE_TYPE, VR::CS, image_type)
+            .text(tags::BODY_PART_EXAMINED, VR::CS, self.body_part)
+            .text(tags::DERIVATION_DESCRIPTION, VR::ST, DERIVATION)
             .text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00")
             .image_pixel(pixels);
         let (slope, intercept) = self.window.rescale();
         set.intensity(slope, intercept, if ct { "HU" } else { "US" }, self.window);
-        self.equipment(&mut set);
-        let spacing = self.plane.spacing.unwrap_or(Spacing::square(1.0));
+        self.equipment(&mut set, "Synthesis of the whole image");
+        let spacing = self.spacing();
         if ct {
             self.ct(&mut set, spacing, pixels);
         } else if self.modality == "DX" {
             self.radiograph(&mut set, spacing);
         } else {
             set.text(tags::CONVERSION_TYPE, VR::CS, "SYN")
-                .text(tags::PATIENT_ORIENTATION, VR::CS, "")
+                .text(tags::PATIENT_ORIENTATION, VR::CS, self.patient_orientation())
                 .decimals(tags::PIXEL_SPACING, &[spacing.row_mm, spacing.column_mm])
                 .text(tags::PIXEL_SPACING_CALIBRATION_TYPE, VR::CS, "GEOMETRY")
                 .text(tags::PIXEL_SPACING_CALIBRATION_DESCRIPTION, VR::LO, "Spacing of the training images");
@@ -138,29 +169,52 @@ impl Synthetic<'_> {
         set
     }
 
-    /// Contributing Equipment (C.12.1.1.5).
-    fn equipment(&self, set: &mut Builder) {
+    /// Contributing Equipment (C.12.1.1.5); `what` it did.
+    pub(super) fn equipment(&self, set: &mut Builder, what: &str) {
         let mut item = Builder::new();
         item.code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "109100", "DCM", "Synthesizing Equipment")
             .text(tags::MANUFACTURER, VR::LO, "hiresmed")
             .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "hiresmed")
             .text(tags::SOFTWARE_VERSIONS, VR::LO, self.software_version)
-            .text(tags::CONTRIBUTION_DESCRIPTION, VR::ST, "Synthesis of the whole image");
+            .text(tags::CONTRIBUTION_DESCRIPTION, VR::ST, what);
         set.sequence(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, item);
     }
 
-    /// Frame of Reference, Image Plane and CT Image (C.7.4.1, C.7.6.2, C.8.2.1): centred in its own frame of reference.
+    /// Frame of Reference, Image Plane and CT Image (C.7.4.1, C.7.6.2, C.8.2.1).
     fn ct(&self, set: &mut Builder, spacing: Spacing, pixels: &Pixels<'_>) {
-        let Identity { request, image, .. } = self.identity;
-        let corner = |length: u16, mm: f64| -(f64::from(length) - 1.0) / 2.0 * mm;
-        let position = [corner(pixels.width, spacing.column_mm), corner(pixels.height, spacing.row_mm), 0.0];
-        let frame = derived_uid(&["frame of reference", request, &image.to_string()]);
-        set.text(tags::FRAME_OF_REFERENCE_UID, VR::UI, &frame)
-            .text(tags::POSITION_REFERENCE_INDICATOR, VR::LO, "")
-            .text(tags::PATIENT_POSITION, VR::CS, "HFS")
-            .axial_plane(spacing, position, None)
+        self.frame_of_reference(set);
+        set.text(tags::PATIENT_POSITION, VR::CS, "HFS")
+            .axial_plane(spacing, self.position_mm((pixels.width, pixels.height)), None)
             .text(tags::KVP, VR::DS, "")
             .text(tags::ACQUISITION_NUMBER, VR::IS, "");
+    }
+
+    /// Frame of Reference (C.7.4.1): all objects of one image share it.
+    pub(super) fn frame_of_reference(&self, set: &mut Builder) {
+        let Identity { request, image, .. } = self.identity;
+        set.text(
+            tags::FRAME_OF_REFERENCE_UID,
+            VR::UI,
+            &derived_uid(&["frame of reference", request, &image.to_string()]),
+        )
+        .text(tags::POSITION_REFERENCE_INDICATOR, VR::LO, "");
+    }
+
+    /// Centre of the first pixel of an axial slice of `size` (columns, rows): the slice is centred in its own frame of reference.
+    pub(super) fn position_mm(&self, size: (u16, u16)) -> [f64; 3] {
+        let spacing = self.spacing();
+        let corner = |length: u16, mm: f64| -(f64::from(length) - 1.0) / 2.0 * mm;
+        [corner(size.0, spacing.column_mm), corner(size.1, spacing.row_mm), 0.0]
+    }
+
+    /// Where rows and columns of a projection lead (C.7.6.1.1.1); unknown of anything else that has no place in a frame of reference.
+    pub(super) fn patient_orientation(&self) -> &'static str {
+        if self.modality == "DX" { "L\\F" } else { "" }
+    }
+
+    /// The spacing that is written.
+    pub(super) fn spacing(&self) -> Spacing {
+        self.plane.spacing.unwrap_or(Spacing::square(1.0))
     }
 }
 
@@ -171,7 +225,7 @@ impl Synthetic<'_> {
         let mm = [spacing.row_mm, spacing.column_mm];
         set.text(tags::PRESENTATION_INTENT_TYPE, VR::CS, "FOR PRESENTATION")
             .text(tags::IMAGE_LATERALITY, VR::CS, "U")
-            .text(tags::PATIENT_ORIENTATION, VR::CS, "L\\F")
+            .text(tags::PATIENT_ORIENTATION, VR::CS, self.patient_orientation())
             .text(tags::VIEW_POSITION, VR::CS, "AP")
             .code(tags::VIEW_CODE_SEQUENCE, "399348003", "SCT", "antero-posterior")
             .text(tags::POSITIONER_TYPE, VR::CS, "")
