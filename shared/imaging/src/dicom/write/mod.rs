@@ -5,6 +5,7 @@ pub(super) mod encoding;
 mod labels;
 mod modules;
 mod patient_slice;
+mod report;
 mod segmentation;
 mod synthetic;
 pub(super) mod uid;
@@ -65,6 +66,19 @@ pub enum Error {
         width: usize,
         /// Rows.
         height: usize,
+    },
+    /// No size in millimetres is known.
+    #[error(
+        "the image does not say how far its pixels lie apart, so that sizes in mm are unknown; give its spacing, or want no measurements"
+    )]
+    Spacing,
+    /// A size that is none.
+    #[error("a size of lesion {lesion} is {value}, which is no length and no area; check the spacing of the image")]
+    Measurement {
+        /// Its number, from 1.
+        lesion: usize,
+        /// In mm or mm².
+        value: f64,
     },
     /// The encoder refused.
     #[error("the DICOM data set could not be encoded: {0}; this is a defect, please report it")]
