@@ -100,8 +100,9 @@ fn clear(out: &Path, wanted: &BTreeSet<String>) -> Result<()> {
 /// Every file that a manifest lists.
 fn listed(manifest: &Manifest) -> impl Iterator<Item = String> + '_ {
     manifest.images.iter().flat_map(|image| {
-        let parts = [&image.mask, &image.background, &image.danger_zones, &image.candidates, &image.yolo];
-        let parts = parts.into_iter().flatten().map(|part| part.file.clone());
+        let labels = [&image.mask, &image.yolo, &image.seg, &image.sr];
+        let parts = labels.into_iter().chain([&image.background, &image.danger_zones, &image.candidates]);
+        let parts = parts.flatten().map(|part| part.file.clone());
         std::iter::once(image.file.clone()).chain(parts)
     })
 }

@@ -152,6 +152,8 @@ fn image(index: ImageIndex, output: &Output, mask: &Output) -> Image {
         mask: Some(File { file: mask.file.clone(), sha256: mask.sha256 }),
         background: None,
         yolo: None,
+        seg: None,
+        sr: None,
         candidates: None,
         danger_zones: None,
         input_sha256: None,

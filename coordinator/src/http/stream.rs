@@ -162,6 +162,11 @@ impl Samples {
         if let Some(mask) = &image.mask {
             files.push(("mask.png", self.object(outputs, &mask.file).await?));
         }
+        for (ending, part) in [("seg.dcm", &image.seg), ("sr.dcm", &image.sr)] {
+            if let Some(part) = part {
+                files.push((ending, self.object(outputs, &part.file).await?));
+            }
+        }
         let boxes: Vec<_> =
             image.lesions.iter().map(|lesion| json!({ "label": "lesion", "bbox": lesion.bbox })).collect();
         files.push(("boxes.json", serde_json::to_vec(&boxes)?.into()));
@@ -191,8 +196,8 @@ pub fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .summary("Stream the images as a WebDataset, while they are made")
         .description(
             "A tar stream in order of the images' indices. A sample is `{request}/image-00007` with the endings \
-             `image.dcm`, `mask.png` (where masks are delivered), `boxes.json` (a list of `label` and `bbox`: left, top, \
-             width, height in pixels) and `entry.json` (the manifest's entry). Images that could not be made are left \
+             `image.dcm`, `mask.png`, `seg.dcm` and `sr.dcm` (each of these three where it is delivered), `boxes.json` (a list \
+             of `label` and `bbox`: left, top, width, height in pixels) and `entry.json` (the manifest's entry). Images that could not be made are left \
              out. While the request runs, the stream waits for the next image; it ends when the request does. A stream \
              that breaks off is resumed by `from`. The same images give the same bytes. An unbounded request is made as far \
              as its streams are read: a bounded number of images ahead of the slowest. A stream from which nothing is taken \

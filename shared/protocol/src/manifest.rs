@@ -75,6 +75,12 @@ pub struct Image {
     /// The boxes for a detector, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yolo: Option<File>,
+    /// The lesions' masks as a DICOM Segmentation: segment n, from 1, is the n-th of `lesions`; where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seg: Option<File>,
+    /// The lesions' sizes as a DICOM Measurement Report, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sr: Option<File>,
     /// Digest of the source image's file; none where the background was sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_sha256: Option<Digest>,

@@ -155,6 +155,10 @@ impl Check {
         self.lesions(request);
         self.background(&request.background);
         self.placement(request);
+        if request.output.sr && !request.output.seg && self.sound("output.seg") {
+            let allowed = "must be false unless output.seg is true: a report's measurements are of segments";
+            self.fault("output.sr", true, allowed);
+        }
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
     }

@@ -107,6 +107,8 @@ fn image() -> Image {
         mask: file("masks/image-00008.png"),
         background: file("backgrounds/image-00008.dcm"),
         yolo: None,
+        seg: file("labels-seg/image-00008.dcm"),
+        sr: None,
         candidates: None,
         danger_zones: file("report/image-00008.png"),
         input_sha256: Some(Digest::of(b"in")),

@@ -54,6 +54,8 @@ transfer_syntax = "jpeg-ls"
 masks = false
 coco = false
 yolo = false
+seg = true
+sr = true
 backgrounds = false
 "#;
 
@@ -84,6 +86,7 @@ fn the_smallest_request_has_the_documented_defaults() {
     assert_eq!((request.lesions.diameter_mm.min, request.lesions.diameter_mm.max), (4.0, 12.0));
     assert_eq!((request.blend, request.on_failure), (Blend::Feather, OnFailure::Continue));
     assert!(request.output.masks && request.output.coco && request.output.yolo && request.output.backgrounds);
+    assert!(!request.output.seg && !request.output.sr);
 }
 
 #[test]
@@ -93,6 +96,7 @@ fn every_key_is_read_and_survives_a_round_through_json() {
     assert_eq!(read.placement.positions, [[100.0, 200.5], [30.25, 40.0]]);
     assert_eq!(read.placement.location, Location::Both);
     assert_eq!(read.output.transfer_syntax, TransferSyntax::JpegLs);
+    assert!(read.output.seg && read.output.sr);
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
     assert_eq!(serde_json::from_str::<Request>(&request.to_canonical_json()).unwrap(), request);
 }
@@ -300,6 +304,19 @@ fn only_a_prior_and_a_perceptual_term_need_an_autoencoder() {
     assert_eq!(parse::toml(&perceptual("vqgan")).map(|_| ()), Ok(()));
     assert_eq!(paths(&perceptual("prior")), ["perceptual"]);
     assert_eq!(paths(&perceptual("vqgan").replace("backbones", "../b")), ["perceptual"]);
+}
+
+#[test]
+fn measurements_without_segments_are_refused() {
+    let sr = format!("{SMALLEST}output.sr = true\n");
+    let said = "`output.sr` = true: must be false unless output.seg is true: a report's measurements are of segments";
+    assert_eq!(faults(&sr), [("output.sr".to_owned(), said.to_owned())]);
+    assert!(parse::toml(&format!("{sr}output.seg = true\n")).is_ok());
+    // A request that asks for neither is the one that it was before there were any.
+    let plain = parse::toml(SMALLEST).unwrap().to_canonical_json();
+    assert!(!plain.contains("seg") && !plain.contains("\"sr\""), "{plain}");
+    let names = "known here: transfer_syntax, masks, coco, yolo, seg, sr, backgrounds, evidence";
+    assert!(faults(&format!("{SMALLEST}output.segs = true\n"))[0].1.contains(names));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Stage 6: an image's files, each an object of the store, and its entry in the manifest.
 
 use hiresmed_imaging::{
-    Mask, Plane,
-    dicom::write::{Identity, Syntax, Synthetic},
+    Mask, Plane, Spacing,
+    dicom::write::{Error, Finding, Identity, Labels, Lesion, Syntax, Synthetic},
     labels::{self, YoloBox},
     morphology::Bounds,
     raster,
@@ -45,6 +45,20 @@ impl Writer<'_> {
         self.uploads.push(upload);
         file
     }
+
+    /// A DICOM file, where it is `wanted`.
+    fn file_if(
+        &mut self,
+        wanted: bool,
+        folder: &str,
+        bytes: impl FnOnce() -> Result<Vec<u8>, Error>,
+    ) -> Result<Option<File>, Failure> {
+        wanted.then(|| Ok(self.file(folder, "dcm", bytes().map_err(refused)?))).transpose()
+    }
+}
+
+fn refused(error: Error) -> Failure {
+    Failure::permanent(Stage::Outputs, error)
 }
 
 impl Pipeline {
@@ -57,29 +71,29 @@ impl Pipeline {
         context: &Context,
         index: ImageIndex,
         scene: &Scene,
-        lesions: &[Sampled],
+        sampled: &[Sampled],
         places: &Placed,
         composite: &Composite,
     ) -> Result<Encoded, Failure> {
         let (wanted, background) = (self.request.output, &scene.background);
-        let lesions = self.describe(background, lesions, places)?;
+        let lesions = self.describe(background, sampled, places)?;
         let mut writer = Writer { context, stem: index.stem(), outputs: Vec::new(), uploads: Vec::new() };
-        let dicom = self.dicom(context, index, &composite.plane, "composite")?;
-        let image = writer.file("images", "dcm", dicom);
+        let request = format!("{}/{}", context.job().request, self.request.seed);
+        let synthetic = self.synthetic(&request, index, &composite.plane, "composite");
+        let image = writer.file("images", "dcm", synthetic.to_bytes().map_err(refused)?);
         let mask = wanted.masks.then(|| writer.file("masks", "png", raster::mask_png(&composite.mask)));
-        let before = match wanted.backgrounds {
-            true => {
-                let dicom = self.dicom(context, index, &background.plane, "background")?;
-                Some(writer.file("backgrounds", "dcm", dicom))
-            }
-            false => None,
-        };
+        let before = self.synthetic(&request, index, &background.plane, "background");
+        let before = writer.file_if(wanted.backgrounds, "backgrounds", || before.to_bytes())?;
         let yolo = wanted.yolo.then(|| {
             let (width, height) = (composite.mask.width(), composite.mask.height());
             let boxes: Vec<_> =
                 lesions.iter().map(|lesion| YoloBox::new(0, bounds(lesion.bbox), width, height)).collect();
             writer.file("labels-yolo", "txt", labels::yolo_text(&boxes).into_bytes())
         });
+        let labelled = labelled(&lesions, sampled, places, background.spacing);
+        let labels = Labels { image: &synthetic, finding: finding(self.request.modality), lesions: &labelled };
+        let seg = writer.file_if(wanted.seg, "labels-seg", || labels.segmentation())?;
+        let sr = writer.file_if(wanted.sr, "labels-sr", || labels.measurements())?;
         let danger_zones = wanted
             .evidence
             .then(|| writer.file("danger-zones", "png", raster::mask_png(&places.permissible.inverted())));
@@ -96,6 +110,8 @@ impl Pipeline {
             danger_zones,
             candidates,
             yolo,
+            seg,
+            sr,
             input_sha256: scene.source_sha256,
             mode: self.request.background.mode,
             blend: self.request.blend,
@@ -105,12 +121,12 @@ impl Pipeline {
         Ok(Encoded { image, outputs: writer.outputs, uploads: writer.uploads })
     }
 
-    fn dicom(&self, context: &Context, index: ImageIndex, plane: &Plane, object: &str) -> Result<Vec<u8>, Failure> {
-        let request = format!("{}/{}", context.job().request, self.request.seed);
+    /// An image to be written; `request` is the request's id and seed.
+    fn synthetic<'a>(&self, request: &'a str, index: ImageIndex, plane: &'a Plane, object: &'a str) -> Synthetic<'a> {
         Synthetic {
             plane,
             window: self.autoencoder.window(),
-            identity: Identity { request: &request, image: index.0, object },
+            identity: Identity { request, image: index.0, object },
             modality: self.request.modality.dicom_term(),
             description: match object {
                 "background" => "Synthetic background without lesions",
@@ -127,8 +143,6 @@ impl Pipeline {
                 TransferSyntax::JpegLs => Syntax::JpegLs,
             },
         }
-        .to_bytes()
-        .map_err(|error| Failure::permanent(Stage::Outputs, error))
     }
 
     /// The lesions that found a place, measured on their masks in the image's frame.
@@ -167,6 +181,35 @@ impl Pipeline {
             })
             .collect()
     }
+}
+
+/// What is found in images of a modality.
+fn finding(modality: Modality) -> Finding {
+    match modality {
+        Modality::Ct => Finding::Nodule,
+        Modality::Kub => Finding::Calculus,
+    }
+}
+
+/// The lesions as DICOM labels have them, in the manifest's order and with its diameters.
+fn labelled<'a>(
+    described: &[manifest::Lesion],
+    sampled: &'a [Sampled],
+    places: &Placed,
+    spacing: Spacing,
+) -> Vec<Lesion<'a>> {
+    described
+        .iter()
+        .zip(sampled)
+        .zip(&places.lesions)
+        .map(|((described, sampled), place)| Lesion {
+            mask: &sampled.mask,
+            left: place.left,
+            top: place.top,
+            diameter_mm: described.diameter_mm,
+            area_mm2: described.area_px as f64 * spacing.row_mm * spacing.column_mm,
+        })
+        .collect()
 }
 
 /// A mask's position in its own frame.

@@ -336,7 +336,8 @@ pub enum Location {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outputs {
-    /// How DICOM pixels are stored. Default `explicit`.
+    /// How DICOM objects are stored. Default `explicit`. JPEG-LS compresses the images; it is not for masks of one bit and for reports, which
+    /// are then `explicit`.
     #[serde(default)]
     pub transfer_syntax: TransferSyntax,
     /// Masks as PNG, 0 and 255. Default true.
@@ -348,6 +349,13 @@ pub struct Outputs {
     /// A text file of boxes for each image. Default true.
     #[serde(default = "yes")]
     pub yolo: bool,
+    /// A DICOM Segmentation for each image: a segment for each lesion, in the image's study. Default false.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub seg: bool,
+    /// A DICOM Measurement Report (TID 1500) for each image: long axis in mm and area in mm² of each lesion, with references to the
+    /// segments of `seg`, without which there is none. Default false.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub sr: bool,
     /// Each image as it was before its lesions. Default true.
     #[serde(default = "yes")]
     pub backgrounds: bool,
@@ -360,6 +368,11 @@ const fn yes() -> bool {
     true
 }
 
+/// What is not asked for is not written, so that requests keep the ids that they had before it could be.
+const fn is_no(value: &bool) -> bool {
+    !*value
+}
+
 impl Default for Outputs {
     fn default() -> Self {
         Self {
@@ -367,13 +380,15 @@ impl Default for Outputs {
             masks: true,
             coco: true,
             yolo: true,
+            seg: false,
+            sr: false,
             backgrounds: true,
             evidence: true,
         }
     }
 }
 
-/// DICOM transfer syntax of the images.
+/// DICOM transfer syntax of the images; all are lossless.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TransferSyntax {
