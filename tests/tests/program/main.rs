@@ -10,6 +10,7 @@ mod harness;
 mod ingest;
 mod kill;
 mod kub;
+mod labels;
 mod models;
 mod output;
 mod requests;
