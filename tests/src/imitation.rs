@@ -33,7 +33,8 @@ pub async fn furnish(store: &dyn Store, site: &SiteId) -> store::Result<()> {
     Ok(())
 }
 
-/// Does a job's work: for each image a file and a mask with a few bytes, which depend on the image alone; or candidates that
+/// Does a job's work: for each image a file, a mask and the DICOM labels that were asked for, with a few bytes, which depend on the
+/// image alone; or candidates that
 /// depend on the request alone.
 ///
 /// # Errors
@@ -72,8 +73,18 @@ fn imitate_as(
         let output = context.output(environment, &*file, pixels(&work.request, index, source))?;
         let mask = format!("masks/{}.png", index.stem());
         let mask = context.output(environment, &*mask, format!("mask {index}").into_bytes())?;
-        success.images.push(image(index, &output, &mask));
+        let mut image = image(index, &output, &mask);
         success.outputs.extend([output, mask]);
+        let wanted = work.request.output;
+        for (wanted, name, part) in [(wanted.seg, "seg", &mut image.seg), (wanted.sr, "sr", &mut image.sr)] {
+            if wanted {
+                let file = format!("labels-{name}/{}.dcm", index.stem());
+                let output = context.output(environment, &*file, format!("{name} {index}").into_bytes())?;
+                *part = Some(File { file: output.file.clone(), sha256: output.sha256 });
+                success.outputs.push(output);
+            }
+        }
+        success.images.push(image);
         context.progress(Stage::Outputs, done as u64 + 1, work.images.count);
     }
     Ok(success)

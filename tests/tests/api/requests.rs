@@ -25,7 +25,8 @@ fn submit(coordinator: &Coordinator, key: &str, count: u64) -> String {
     let input = b"a slice";
     let path = format!("/v1/inputs/mine/{}", Digest::of(input));
     coordinator.call(key, Method::PUT, &path, &[("content-type", "application/dicom")], input);
-    let request = json!({ "version": 1, "kind": "synthesise", "count": count, "chunk": 2, "inputs": "mine" });
+    let request = json!({ "version": 1, "kind": "synthesise", "count": count, "chunk": 2, "inputs": "mine",
+        "output": { "seg": true, "sr": true } });
     let submitted = coordinator.post(key, "/v1/requests", &[], request).expect(201);
     submitted["links"]["self"].as_str().unwrap().to_owned()
 }
@@ -77,6 +78,10 @@ async fn a_request_goes_from_submission_to_images() {
         assert_eq!(sample["key"], format!("{id}/image-{index:05}"));
         assert_eq!(sample["image.dcm"], format!("image {index}"));
         assert_eq!(sample["mask.png"], format!("mask {index}"));
+        assert_eq!(
+            (&sample["seg.dcm"], &sample["sr.dcm"]),
+            (&json!(format!("seg {index}")), &json!(format!("sr {index}")))
+        );
         assert_eq!(sample["boxes.json"], "[]");
         let entry: Value = serde_json::from_str(sample["entry.json"].as_str().unwrap()).unwrap();
         assert_eq!(entry["index"], index);
