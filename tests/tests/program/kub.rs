@@ -99,7 +99,6 @@ fn stones_are_added_to_radiographs_and_nothing_else_changes() {
     opens_elsewhere(&out);
 }
 
-
 #[test]
 fn the_demo_makes_radiographs_of_phantoms() {
     let bench = Bench::new();
