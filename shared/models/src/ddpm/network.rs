@@ -103,7 +103,7 @@ impl Layers for Run<'_> {
 
     fn linear(&mut self, name: &str, x: &Rc<Tensor>, _: usize, _: usize) -> Rc<Tensor> {
         let [weight, bias] = self.layer(name);
-        Rc::new(x.matmul(weight) + bias)
+        Rc::new(x.linear(&weight.tr(), Some(bias)))
     }
 
     fn norm(&mut self, name: &str, x: &Rc<Tensor>, _: usize) -> Rc<Tensor> {

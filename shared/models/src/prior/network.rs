@@ -236,7 +236,7 @@ impl Network {
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Tensor {
-        x.matmul(self.tensor(&format!("{name}.weight"))) + self.tensor(&format!("{name}.bias"))
+        x.linear(&self.tensor(&format!("{name}.weight")).tr(), Some(self.tensor(&format!("{name}.bias"))))
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Tensor {

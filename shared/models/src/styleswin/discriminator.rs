@@ -131,7 +131,7 @@ impl Discriminator {
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Tensor {
-        x.matmul(&self.weight(name).tr()) + &self.tensors[&format!("{name}.bias")]
+        x.linear(&self.weight(name), Some(&self.tensors[&format!("{name}.bias")]))
     }
 
     /// Logits `[N, 1]` of "real" of images `[N, channels, side, side]`.

@@ -109,7 +109,7 @@ impl Network {
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Tensor {
-        x.matmul(self.tensor(&format!("{name}.weight"))) + self.tensor(&format!("{name}.bias"))
+        x.linear(&self.tensor(&format!("{name}.weight")).tr(), Some(self.tensor(&format!("{name}.bias"))))
     }
 
     /// Styles w of latent vectors z: `[N, latent]` to `[N, style]`. Only the direction of z counts.

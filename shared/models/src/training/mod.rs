@@ -24,6 +24,7 @@ pub use optimiser::Adam;
 pub use product::{Naming, Product, product};
 pub(crate) use product::{configuration, of_one_graph};
 pub use round::{Budget, Ending, Flow, Progress, Summary, newest_checkpoint, round};
+pub(crate) use state::channels_last;
 pub use state::{Randomness, array, device, keep_named, load_named, on_device, tensor};
 
 use std::path::PathBuf;

@@ -2,7 +2,10 @@
 
 use super::config::{Config, groups};
 use super::export::EPSILON;
-use crate::{noise, training::on_device};
+use crate::{
+    noise,
+    training::{channels_last, on_device},
+};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
@@ -33,7 +36,7 @@ impl<'a> Cursor<'a> {
             let (weight, gain, shift) = (self.next(), self.next(), self.next());
             x = x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
             let groups = groups(gain.size()[0] as usize) as i64;
-            x = x.group_norm(groups, Some(gain), Some(shift), f64::from(EPSILON), false).relu();
+            x = x.group_norm(groups, Some(gain), Some(shift), f64::from(EPSILON), false).relu_();
         }
         x
     }
@@ -79,7 +82,9 @@ impl Network {
                 _ => vec![if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 }; count],
             };
             let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-            (name, on_device::<f32>(&values).reshape(shape).set_requires_grad(true))
+            let tensor = on_device::<f32>(&values).reshape(&shape);
+            let tensor = if shape.len() == 4 { channels_last(&tensor) } else { tensor };
+            (name, tensor.set_requires_grad(true))
         };
         Self { config: config.clone(), tensors: layout(config).into_iter().map(initial).collect() }
     }

@@ -10,7 +10,7 @@ use super::architecture::{Convolution, Heads, Layer, Layers, Level, layers, netw
 use super::config::{Config, EPSILON};
 use crate::{
     noise,
-    training::{device, on_device},
+    training::{channels_last, device, on_device},
 };
 
 /// Share of a batch's statistics in the running ones.
@@ -51,7 +51,7 @@ impl Network {
             let deviation = (2.0 / fan_in as f32).sqrt() * if normed { 1.0 } else { 0.1 };
             let values: Vec<f32> =
                 noise::normal(rng, shape[0] * fan_in).iter().map(|value| value * deviation).collect();
-            let weight = on_device(&values).reshape(shape.map(|size| size as i64));
+            let weight = channels_last(&on_device(&values).reshape(shape.map(|size| size as i64)));
             tensors.insert(format!("{name}.weight"), weight.set_requires_grad(true));
             let full = |value: f64| Tensor::full([shape[0] as i64], value, (Kind::Float, device()));
             if normed {
