@@ -9,10 +9,12 @@ mod dataset;
 pub mod deidentify;
 mod envelope;
 mod frames;
+mod identification;
 mod image;
 mod lut;
 pub mod write;
 
 pub use attributes::{Attributes, View};
+pub use identification::{Identification, identify};
 pub use image::{DicomImage, Frame, ReadOptions, from_bytes, read, read_with};
 pub(crate) use image::{describe, read_bounded};

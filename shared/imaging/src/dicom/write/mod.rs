@@ -13,7 +13,7 @@ pub(super) mod uid;
 pub use encoding::Syntax;
 pub use labels::{Finding, Labels, Lesion};
 pub use patient_slice::PatientSlice;
-pub use synthetic::{Identity, Synthetic};
+pub use synthetic::{Identity, MANUFACTURER, Synthetic};
 pub use uid::derived_uid;
 
 /// Why an object cannot be written.

@@ -16,6 +16,9 @@ const DEIDENTIFICATION: &str = "Synthetic, written anew: no attribute of an inpu
 /// (0008,2111) of everything that shows a synthetic image.
 pub(super) const DERIVATION: &str = "Synthesised by a generative model; not an image of a patient; not for diagnosis";
 
+/// Manufacturer (0008,0070) of every synthetic object: with Synthetic Data (0008,001C), how an object of ours is known.
+pub const MANUFACTURER: &str = "hiresmed";
+
 /// Which image of which request this is: the source of every UID.
 ///
 /// The images of a request are independent of each other: a viewer must not stack them. Each has a frame of reference of its
@@ -130,7 +133,7 @@ impl Synthetic<'_> {
             .text(tags::SERIES_NUMBER, VR::IS, "")
             .text(tags::SERIES_DESCRIPTION, VR::LO, description)
             .text(tags::MODALITY, VR::CS, modality)
-            .text(tags::MANUFACTURER, VR::LO, "hiresmed")
+            .text(tags::MANUFACTURER, VR::LO, MANUFACTURER)
             .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "hiresmed")
             .text(tags::SOFTWARE_VERSIONS, VR::LO, self.software_version)
             .text(tags::INSTANCE_NUMBER, VR::IS, &(image + 1).to_string());
@@ -173,7 +176,7 @@ impl Synthetic<'_> {
     pub(super) fn equipment(&self, set: &mut Builder, what: &str) {
         let mut item = Builder::new();
         item.code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, "109100", "DCM", "Synthesizing Equipment")
-            .text(tags::MANUFACTURER, VR::LO, "hiresmed")
+            .text(tags::MANUFACTURER, VR::LO, MANUFACTURER)
             .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "hiresmed")
             .text(tags::SOFTWARE_VERSIONS, VR::LO, self.software_version)
             .text(tags::CONTRIBUTION_DESCRIPTION, VR::ST, what);
