@@ -9,6 +9,7 @@ mod output;
 
 mod candidates;
 mod commands;
+mod deliver;
 mod demo;
 mod export;
 mod failure;
@@ -29,7 +30,8 @@ use clap::Parser;
 use hiresmed_telemetry::logging;
 
 use commands::{
-    cancel, dead_letters, export as export_command, ingest, inspect, model, score, status, study, submit, train, watch,
+    cancel, dead_letters, deliver as deliver_command, export as export_command, ingest, inspect, model, score, status,
+    study, submit, train, watch,
 };
 
 /// Labelled synthetic medical images, made by models that are trained on your own.
@@ -51,6 +53,7 @@ enum Command {
     Cancel(cancel::Arguments),
     Status(status::Arguments),
     Export(export_command::Arguments),
+    Deliver(deliver_command::Arguments),
     DeadLetters(dead_letters::Arguments),
     Candidates(candidates::Arguments),
     Ingest(ingest::Arguments),
@@ -81,6 +84,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Cancel(arguments) => cancel::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Export(arguments) => export_command::run(arguments),
+        Command::Deliver(arguments) => deliver_command::run(arguments),
         Command::DeadLetters(arguments) => dead_letters::run(arguments),
         Command::Candidates(arguments) => candidates::run(arguments),
         Command::Ingest(arguments) => ingest::run(arguments),

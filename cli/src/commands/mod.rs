@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod dead_letters;
+pub mod deliver;
 pub mod export;
 pub mod ingest;
 pub mod inspect;

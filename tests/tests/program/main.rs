@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
 
+mod archive;
 mod candidates;
+mod deliver;
 mod demo;
 mod faults;
 mod fixture;
