@@ -4,7 +4,7 @@
 //! killed on real servers; `tests/services` runs the fleet's backends on real servers, `tests/api` the coordinator as a process
 //! that is called over HTTP, `tests/program` the program on one machine.
 //!
-//! This library is their harness: [`servers`] starts private RabbitMQ, Redis and SeaweedFS servers, [`proxy`] stands between
+//! This library is their harness: [`servers`] starts private RabbitMQ, Redis, SeaweedFS and Orthanc servers, [`proxy`] stands between
 //! a program and a server and disturbs what goes through, [`fleet`] starts and kills the parts of a fleet, [`imitation`] is the
 //! stand-in for the work. They fail by panic, with what to do about it: they serve tests.
 

@@ -10,14 +10,16 @@
 //! | `HIRESMED_TEST_REDIS` | `host:port` of Redis; databases 0 to 15 are emptied |
 //! | `HIRESMED_TEST_S3` | URL of an S3 server, path style; credentials by the usual AWS chain |
 //! | `HIRESMED_TEST_S3_BUCKET` | a bucket there |
+//! | `HIRESMED_TEST_ORTHANC`, `HIRESMED_TEST_ORTHANC_DICOMWEB` | the program `Orthanc` and its plug-in `libOrthancDicomWeb.so` |
 //! | `HIRESMED_TEST_WEED` | the program `weed`, where it is not in the test Python environment or the path |
 
+mod orthanc;
 mod process;
 mod rabbitmq;
 mod redis;
 mod seaweed;
 
-pub use self::{process::Process, rabbitmq::Rabbitmq, redis::Redis, seaweed::Seaweed};
+pub use self::{orthanc::Orthanc, process::Process, rabbitmq::Rabbitmq, redis::Redis, seaweed::Seaweed};
 
 use hiresmed_services::settings::Settings;
 

@@ -5,6 +5,7 @@
 mod archive;
 mod candidates;
 mod deliver;
+mod deliver_orthanc;
 mod demo;
 mod faults;
 mod fixture;
