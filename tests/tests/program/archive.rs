@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -28,6 +29,8 @@ pub enum Reaction {
     Truncated,
     /// Stores, and answers 200 with this.
     Body(&'static str),
+    /// Stores nothing and says nothing.
+    Silence,
 }
 
 /// A store that came.
@@ -157,10 +160,18 @@ fn parts<'a>(content_type: &str, body: &'a [u8]) -> Vec<&'a [u8]> {
 }
 
 async fn store(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    match react(&shared, &headers, &body) {
+        Some(answer) => answer,
+        None => std::future::pending().await,
+    }
+}
+
+/// The answer, if there is one.
+fn react(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Option<Response> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(text(header::ACCEPT).as_deref(), Some("application/dicom+json"));
     let content_type = text(header::CONTENT_TYPE).unwrap();
-    let came = parts(&content_type, &body);
+    let came = parts(&content_type, body);
     let mut archive = shared.lock().unwrap();
     archive.stores.push(Store {
         at: Instant::now(),
@@ -172,16 +183,19 @@ async fn store(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) ->
     let reaction = archive.script.pop_front().or_else(|| archive.always.clone());
     if let Some(Reaction::Status(status, retry_after)) = reaction {
         let status = StatusCode::from_u16(status).unwrap();
-        return match retry_after {
+        return Some(match retry_after {
             Some(after) => (status, [(header::RETRY_AFTER, after)]).into_response(),
             None => status.into_response(),
-        };
+        });
+    }
+    if matches!(reaction, Some(Reaction::Silence)) {
+        return None;
     }
     if archive.limit_bytes.is_some_and(|limit| body.len() > limit) {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "<html>too large</html>").into_response();
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, "<html>too large</html>").into_response());
     }
     if came.iter().any(|(instance, _)| archive.poison.as_ref() == Some(instance)) {
-        return (StatusCode::BAD_REQUEST, "<html>bad</html>").into_response();
+        return Some((StatusCode::BAD_REQUEST, "<html>bad</html>").into_response());
     }
     let (mut stored, mut failed) = (Vec::new(), Vec::new());
     for (instance, study) in came {
@@ -204,7 +218,7 @@ async fn store(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) ->
     };
     let answer = json!({ "00081199": { "vr": "SQ", "Value": stored }, "00081198": { "vr": "SQ", "Value": failed } });
     let json = [(header::CONTENT_TYPE, "application/dicom+json")];
-    match reaction {
+    Some(match reaction {
         Some(Reaction::Truncated) => {
             let half = Bytes::from(answer.to_string().split_at(20).0.to_owned());
             let pieces = [Ok(half), Err(std::io::Error::other("broken off"))];
@@ -212,7 +226,7 @@ async fn store(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) ->
         }
         Some(Reaction::Body(text)) => (status, json, text).into_response(),
         _ => (status, json, answer.to_string()).into_response(),
-    }
+    })
 }
 
 async fn search(
@@ -230,4 +244,45 @@ async fn search(
     let found: Vec<Value> =
         found.map(|(instance, _)| json!({ "00080018": { "vr": "UI", "Value": [instance] } })).collect();
     ([(header::CONTENT_TYPE, "application/dicom+json")], Value::from(found).to_string()).into_response()
+}
+
+/// Stands before an archive and answers 413 to a body that is announced as larger than `limit_bytes`, without reading it, as a proxy
+/// may. It runs until the test ends.
+pub fn gate(archive: &Archive, limit_bytes: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, upstream) = (listener.local_addr().unwrap(), archive.address);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || pass(client, upstream, limit_bytes));
+        }
+    });
+    format!("http://{address}/dicom-web")
+}
+
+fn pass(mut client: TcpStream, upstream: SocketAddr, limit_bytes: usize) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let text = String::from_utf8_lossy(&head).to_lowercase();
+    let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > limit_bytes) {
+        client.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
+        // Until the client has understood: what it still sends stays in the buffers, and its body does not fit in there.
+        client.shutdown(Shutdown::Write).ok()?;
+        std::thread::sleep(Duration::from_millis(500));
+        return Some(());
+    }
+    let mut server = TcpStream::connect(upstream).ok()?;
+    server.write_all(&head).ok()?;
+    let (mut answers, mut back) = (server.try_clone().ok()?, client.try_clone().ok()?);
+    let answering = std::thread::spawn(move || {
+        let _ = std::io::copy(&mut answers, &mut back);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut client, &mut server);
+    let _ = server.shutdown(Shutdown::Write);
+    answering.join().ok()
 }

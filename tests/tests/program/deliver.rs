@@ -19,7 +19,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::Value;
 
 use crate::{
-    archive::{Archive, Behaviour, Reaction},
+    archive::{Archive, Behaviour, Reaction, gate},
     harness::{Bench, Said},
 };
 
@@ -73,6 +73,21 @@ fn patients() -> Vec<u8> {
         derivation: "none",
         number: 1,
         z_mm: 0.0,
+        thickness_mm: 1.0,
+        syntax: Syntax::Explicit,
+    };
+    slice.to_bytes().unwrap()
+}
+
+/// An image of 2 MiB.
+fn large(number: u32) -> Vec<u8> {
+    let plane = Plane::new(1024, 1024, vec![0.0; 1 << 20]);
+    let slice = PatientSlice {
+        plane: &plane,
+        patient_id: NAME,
+        derivation: "none",
+        number,
+        z_mm: f64::from(number),
         thickness_mm: 1.0,
         syntax: Syntax::Explicit,
     };
@@ -187,6 +202,47 @@ fn what_is_too_large_together_is_sent_apart() {
     assert!(uids.iter().all(|uid| behaviour.instances.contains_key(uid)));
     let refused = behaviour.stores.iter().filter(|store| store.bytes > size * 7).count();
     assert!(refused <= 5, "{refused} of {} were too large", behaviour.stores.len());
+}
+
+#[test]
+fn a_body_that_is_refused_before_it_was_sent_is_known_to_be_too_large() {
+    let bench = Bench::new();
+    let out = bench.path("out");
+    export(&out, 0);
+    // More than what lies in buffers between us and the archive.
+    (0..16).for_each(|number| fs::write(out.join(format!("{number}.dcm")), large(number)).unwrap());
+    let archive = Archive::start(Behaviour::default());
+    let url = gate(&archive, 7 << 20);
+    let out = out.to_str().unwrap();
+    let arguments = ["deliver", out, "--to", &url, "--any", "--retries", "0", "--check-for", "1", "--connections", "1"];
+    bench.run(&arguments).complains(0, &["16 files stored and found"]);
+    let parts: Vec<usize> = archive.behaviour().stores.iter().map(|store| store.parts).collect();
+    assert_eq!(parts, [3, 3, 3, 3, 3, 1], "15 files fit in 32 MiB, 7 in half of these, 3 in half of those");
+}
+
+#[test]
+fn a_run_that_was_killed_is_gone_on_with() {
+    let bench = Bench::new();
+    let out = bench.path("out");
+    export(&out, 700);
+    let archive = Archive::start(Behaviour::default());
+    archive.behaviour().script = [Reaction::Body("{}"), Reaction::Body("{}"), Reaction::Silence].into();
+    let mut child = deliver(&bench, &archive, &["--batch-mib", "1", "--connections", "1"]).spawn().unwrap();
+    let began = Instant::now();
+    while archive.behaviour().stores.len() < 3 {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let stored = archive.behaviour().instances.len();
+    assert!(stored > 300 && stored < 700, "{stored}");
+    // What was stored is searched for first; what was under way is sent again, in silence once more.
+    archive.behaviour().script = [Reaction::Silence].into();
+    let said = run(&bench, &archive, &["--silence", "1"]);
+    said.complains(0, &["700 files stored and found in the archive, 0 of them by earlier runs"]);
+    let parts: Vec<usize> = archive.behaviour().stores.iter().skip(3).map(|store| store.parts).collect();
+    assert_eq!(parts, [700 - stored; 2], "the archive was silent, and then it was not");
 }
 
 #[test]
