@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where an expectation does")]
 
-mod archive;
 mod candidates;
 mod deliver;
-mod deliver_orthanc;
 mod demo;
 mod faults;
 mod fixture;

@@ -12,10 +12,8 @@ use std::{
 use hiresmed_tests::servers::Orthanc;
 use serde_json::Value;
 
-use crate::{
-    deliver::{end, export, lines, record},
-    harness::{Bench, Said, binary},
-};
+use super::{end, export, lines, record};
+use crate::harness::{Bench, Said, binary};
 
 /// The command in the server's namespace.
 fn deliver(bench: &Bench, orthanc: &Orthanc, out: &Path, more: &[&str]) -> Command {
