@@ -23,7 +23,7 @@ pub struct Arguments {
     /// DICOM files, or folders with some at any depth, such as an export
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
-    /// Root of the archive's DICOMweb services, as https://pacs.example/dicom-web
+    /// Root of the archive's DICOMweb services, as in `https://pacs.example/dicom-web`
     #[arg(long, value_name = "URL")]
     to: String,
     /// Send DICOM files too that do not say that they are synthetic and made by this program: a patient's, perhaps

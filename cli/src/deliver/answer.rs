@@ -148,6 +148,14 @@ mod tests {
         assert_eq!(one.instances, expected.map(|(uid, given)| (uid.to_owned(), given)).into());
         assert_eq!(one.nameless, [Some(0x0110), Some(0xA700)]);
         assert_eq!(stored(json!([body]).to_string().as_bytes()).unwrap(), one);
+        let text = body.to_string().into_bytes();
+        for length in 0..text.len() {
+            stored(&text[..length]).unwrap_err();
+            // Any byte may be another: it is understood in some way or refused.
+            let mut changed = text.clone();
+            changed[length] ^= 0x15;
+            drop(stored(&changed));
+        }
     }
 
     #[test]
