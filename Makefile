@@ -22,8 +22,8 @@ trainer-runtime:
 	@$(PYTHON) $(runtimes) libtorch
 
 .PHONY: build
-build: runtimes ## fetch ONNX Runtime and build the release binaries: target/release/hiresmed
-	cargo build --release --locked -p hiresmed-cli
+build: runtimes ## fetch ONNX Runtime and build target/release/hiresmed; FEATURES=s3 adds what takes minutes: images from buckets
+	cargo build --release --locked -p hiresmed-cli --features "$(FEATURES)"
 
 .PHONY: trainer
 trainer: build trainer-runtime ## fetch libtorch and build target/release/hiresmed-trainer
@@ -46,8 +46,8 @@ test: test-tools ## run every test, the ones against libtorch and the end-to-end
 	$(environment); \
 	export HIRESMED_TEST_PYTHON="$$PWD/.runtimes/test-python/bin/python"; \
 	cargo build --locked -p hiresmed-cli -p hiresmed-coordinator; \
-	cargo test --locked --workspace --features $(training) --lib --test trainer --test training_memory; \
-	cargo test --locked --workspace
+	cargo test --locked --workspace --features hiresmed-cli/s3,$(training) --lib --test trainer --test training_memory; \
+	cargo test --locked --workspace --features hiresmed-cli/s3
 
 .PHONY: bench
 bench: build trainer-runtime ## measure speed and memory beside PyTorch; the last line is JSON (20 minutes)

@@ -1,10 +1,11 @@
-//! `hiresmed ingest`: a folder of what scanners made, de-identified, checked and without duplicates, in a folder that can travel.
+//! `hiresmed ingest`: a folder or a bucket of what scanners made, de-identified, checked and without duplicates, in a folder that can
+//! travel.
 
 use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -24,9 +25,11 @@ use hiresmed_imaging::{
     files::write_atomically,
 };
 use hiresmed_protocol::Digest;
-use hiresmed_worker::shipped;
 use serde::{Deserialize, Serialize};
 
+mod source;
+
+use self::source::{Item, Source};
 use crate::{failure, progress::Progress, state::StateFolder};
 
 /// Hexadecimal digits of a file's digest that name it, as among inputs.
@@ -41,9 +44,13 @@ const COLUMNS: &str = "file,sha256,patient,study,series,modality,view,rows,colum
 /// De-identify DICOM images and leave out what cannot be read or was there before
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder with DICOM files, at any depth
-    #[arg(value_name = "DIR")]
+    /// Folder with DICOM files, at any depth, or s3://BUCKET[/PREFIX]; key and secret of a bucket are found as AWS' tools find them
+    /// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, a profile, a role)
+    #[arg(value_name = "DIR|s3://BUCKET")]
     source: PathBuf,
+    /// Address of an S3 server that is not AWS
+    #[arg(long, env = "AWS_ENDPOINT_URL_S3", value_name = "URL")]
+    s3_url: Option<String>,
     /// Folder for the result: images/ and index.csv, which can travel, and ingest.jsonl, which names your files
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -144,26 +151,22 @@ impl Counts {
 /// Runs the command.
 ///
 /// # Errors
-/// The source cannot be listed, the secret cannot be used, or the output cannot be written. A file that is refused is no error: the
+/// The source cannot be listed or fails, the secret cannot be used, or the output cannot be written. A file that is refused is no error: the
 /// record says why, the rest goes on, and the exit code is 2.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let source = arguments
-        .source
-        .canonicalize()
-        .with_context(|| format!("the folder {} cannot be read; name one that exists", arguments.source.display()));
-    let source = source.map_err(failure::refused)?;
+    let source = Source::open(&arguments.source, arguments.s3_url.as_deref())?;
     let secret = secret(arguments)?;
     let images = arguments.out.join(IMAGES);
     // The nearest folder that is there tells where it will be.
     let there = arguments.out.ancestors().find_map(|folder| folder.canonicalize().ok());
-    if there.is_some_and(|there| there.starts_with(&source)) {
+    if there.is_some_and(|there| source.holds(&there)) {
         let text = format!("--out {} lies in the source; name a folder beside it", arguments.out.display());
         return Err(failure::refused(anyhow!(text)));
     }
     fs::create_dir_all(&images).with_context(|| format!("{} cannot be made", images.display()))?;
-    let files = shipped::files(&source).with_context(|| format!("{} cannot be listed", source.display()))?;
+    let files = source.list()?;
     if files.is_empty() {
-        return Err(failure::refused(anyhow!("the folder {} has no files", source.display())));
+        return Err(failure::refused(anyhow!("there are no files in {}", arguments.source.display())));
     }
     let policy = Policy {
         retain_device: arguments.retain.contains(&Retained::Device),
@@ -226,7 +229,7 @@ fn secret(arguments: &Arguments) -> Result<SiteSecret> {
 
 /// Everything that the threads share.
 struct Work<'a> {
-    source: &'a Path,
+    source: &'a Source,
     secret: &'a SiteSecret,
     policy: Policy,
     options: ReadOptions,
@@ -235,17 +238,17 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Takes all files but those that an earlier run has seen as they are now.
-    fn all(&self, files: &[PathBuf], before: &HashSet<Seen>, threads: usize) -> Result<()> {
+    fn all(&self, files: &[Item], before: &HashSet<Seen>, threads: usize) -> Result<()> {
         let mut progress = Progress::begin("files", files.len() as u64, 0);
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
         let failed_yet = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         let turn = || {
-            while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(item) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if failed_yet() {
                     break;
                 }
-                if let Err(error) = self.one(path, before) {
+                if let Err(error) = self.one(item, before) {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
                 done.fetch_add(1, Ordering::Relaxed);
@@ -263,12 +266,10 @@ impl Work<'_> {
     }
 
     /// # Errors
-    /// The output cannot be written. What is wrong with the file is its end.
-    fn one(&self, path: &Path, before: &HashSet<Seen>) -> Result<()> {
-        let source = path.strip_prefix(self.source).unwrap_or(path).to_string_lossy().into_owned();
-        let (size_bytes, changed_ns) = fs::metadata(path).map_or((0, 0), |metadata| {
-            (metadata.len(), metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()))
-        });
+    /// The source is gone, or the output cannot be written. What is wrong with the file is its end.
+    fn one(&self, item: &Item, before: &HashSet<Seen>) -> Result<()> {
+        let source = item.name.clone();
+        let (size_bytes, changed_ns) = self.source.stamp(item);
         if before.contains(&(source.clone(), size_bytes, changed_ns)) {
             return Ok(());
         }
@@ -276,11 +277,8 @@ impl Work<'_> {
         let end = if size_bytes > self.options.limit_bytes {
             refused(format!("it has {size_bytes} bytes, the limit is {}; raise --limit-mib", self.options.limit_bytes))
         } else {
-            let made = fs::read(path)
-                .map_err(|error| format!("it cannot be read ({error})"))
-                // The name is in the line already.
-                .and_then(|bytes| self.deidentify(&bytes));
-            match made {
+            // The name is in the line already.
+            match self.source.read(item)?.and_then(|bytes| self.deidentify(&bytes)) {
                 Ok(made) => return self.output().take((source, size_bytes, changed_ns), &made),
                 Err(error) => refused(error),
             }

@@ -3,14 +3,14 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod directory;
-#[cfg(feature = "fleet")]
+#[cfg(feature = "s3")]
 mod s3;
 
 use std::time::Duration;
 
 pub use self::directory::Directory;
-#[cfg(feature = "fleet")]
-pub use self::s3::{Address, S3};
+#[cfg(feature = "s3")]
+pub use self::s3::{Address, Bucket, Object, S3};
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -15,6 +15,9 @@ use hiresmed_imaging::{
 };
 use serde_json::Value;
 
+use hiresmed_tests::servers::Seaweed;
+use secrecy::ExposeSecret;
+
 use crate::harness::{Bench, Said};
 
 /// Identity in names of files, and in the files.
@@ -167,4 +170,49 @@ fn two_machines_of_a_site_give_the_same_bytes_and_another_site_others() {
     ingest(&bench, &source, &bench.path("d"), &["--secret-file", "/nowhere"])
         .complains(2, &["/nowhere cannot be read"]);
     ingest(&bench, &bench.path("none"), &bench.path("e"), &[]).complains(2, &["name one that exists"]);
+}
+
+#[test]
+fn a_bucket_of_others_is_taken_as_a_folder_is() {
+    let bench = Bench::new();
+    let (source, server) = (bench.path("pacs"), Seaweed::start());
+    (0..30).for_each(|number| write(&source, number));
+    for study in fs::read_dir(source.join(NAME)).unwrap() {
+        for file in fs::read_dir(study.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let key = path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+            server.put_foreign(&format!("exports/{key}"), &fs::read(&path).unwrap());
+        }
+    }
+    server.put_foreign("exports/series%20of%20one/IM+1.dcm", &bytes(50));
+    server.put_foreign("others/IM0.dcm", &bytes(60));
+    let settings = server.settings("exports");
+    let secret = settings.secret_access_key.as_ref().unwrap().expose_secret().to_owned();
+    let run = |source: &str, out: &str, key: &str| {
+        let mut command = bench.command(&["ingest", source, "--out", bench.path(out).to_str().unwrap()]);
+        command.env("AWS_ENDPOINT_URL_S3", settings.url.as_ref().unwrap());
+        command.env("AWS_ACCESS_KEY_ID", settings.access_key_id.as_ref().unwrap()).env("AWS_SECRET_ACCESS_KEY", key);
+        Said::of(command.output().unwrap())
+    };
+    let from_bucket = |out: &str| run(&settings.endpoint, out, &secret);
+    from_bucket("clean").complains(2, &["29 images taken", "2 files refused"]);
+    assert!(record(&bench.path("clean"))["taken"].iter().any(|line| line["source"] == "series of one/IM+1.dcm"));
+    fs::create_dir(source.join("one more")).unwrap();
+    fs::write(source.join("one more/file.dcm"), bytes(50)).unwrap();
+    ingest(&bench, &source, &bench.path("folder"), &[]).complains(2, &["29 images taken"]);
+    assert_eq!(files(&bench.path("clean")), files(&bench.path("folder")), "the same bytes from either");
+    // Again: only what is new is read.
+    server.put_foreign("exports/new.dcm", &bytes(70));
+    from_bucket("clean").complains(2, &["30 images taken, 0 duplicates left out, 2 files refused"]);
+
+    let said = run(&settings.endpoint, "wrong", "another secret");
+    said.complains(1, &["the bucket cannot be listed", "SignatureDoesNotMatch"]);
+    assert!(!said.errors.contains("another secret"));
+    run("s3://", "none", &secret).complains(2, &["names no bucket"]);
+    // A server that dies: what was taken stays, and the same command goes on.
+    server.put_foreign("exports/last.dcm", &bytes(80));
+    server.kill();
+    from_bucket("clean").complains(1, &["the bucket cannot be listed"]);
+    server.restart();
+    from_bucket("clean").complains(2, &["31 images taken"]);
 }

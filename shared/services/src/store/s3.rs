@@ -12,6 +12,7 @@
 mod client;
 mod clock;
 mod error;
+mod foreign;
 mod read;
 mod spool;
 mod write;
@@ -29,6 +30,7 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use secrecy::SecretString;
 
+pub use self::foreign::{Bucket, Object};
 use self::{clock::ServerClock, error::Doing, write::Content};
 use super::{ByteStream, Error, Head, Put, Result, Store, check_key, check_prefix};
 

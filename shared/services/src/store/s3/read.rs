@@ -35,7 +35,16 @@ pub(super) fn digest(key: &str, metadata: Option<&HashMap<String, String>>) -> R
 
 /// The object's bytes.
 pub(super) async fn whole(shared: &Arc<Shared>, key: &str) -> Result<Bytes> {
-    let mut download = Download::start(shared.clone(), key).await?;
+    collected(Download::start(shared.clone(), key).await?).await
+}
+
+/// The bytes of an object that somebody else put there, as the server gives them.
+pub(super) async fn foreign(shared: &Arc<Shared>, key: &str) -> Result<Bytes> {
+    let name = format!("{}{key}", shared.prefix);
+    collected(Download::of(shared.clone(), key, name, false).await?).await
+}
+
+async fn collected(mut download: Download) -> Result<Bytes> {
     let mut content = BytesMut::with_capacity(download.size_bytes.min(MOST_RESERVED) as usize);
     while let Some(piece) = download.next().await? {
         content.extend_from_slice(&piece);
@@ -62,7 +71,8 @@ struct Download {
     /// Says that a resumed download is of the same object.
     tag: Option<String>,
     size_bytes: u64,
-    expected: [u8; 32],
+    /// None where it is an object of others.
+    expected: Option<[u8; 32]>,
     body: Body,
     /// Digest of the `read_bytes` so far.
     hasher: Sha256,
@@ -73,10 +83,14 @@ struct Download {
 impl Download {
     async fn start(shared: Arc<Shared>, key: &str) -> Result<Self> {
         let name = shared.name(key)?;
+        Self::of(shared, key, name, true).await
+    }
+
+    async fn of(shared: Arc<Shared>, key: &str, name: String, ours: bool) -> Result<Self> {
         let found = shared.client.get_object().bucket(&shared.bucket).key(&name).send().await;
         let found = found.map_err(|error| shared.failed(Doing::Read, key, error))?;
         let GetObjectOutput { body, metadata, content_length, e_tag, .. } = found;
-        let expected = digest(key, metadata.as_ref())?;
+        let expected = ours.then(|| digest(key, metadata.as_ref())).transpose()?;
         Ok(Self {
             key: key.to_owned(),
             name,
@@ -112,10 +126,8 @@ impl Download {
 
     fn verify(&mut self) -> Result<()> {
         let found: [u8; 32] = std::mem::take(&mut self.hasher).finalize().into();
-        if found == self.expected {
-            return Ok(());
-        }
-        let (expected, found) = (hex::encode(self.expected), hex::encode(found));
+        let Some(expected) = self.expected.filter(|expected| *expected != found) else { return Ok(()) };
+        let (expected, found) = (hex::encode(expected), hex::encode(found));
         Err(Error::Damaged { key: self.key.clone(), expected, found })
     }
 
