@@ -199,16 +199,14 @@ fn frames_out_of_nothing() {
     assert!(
         matches!(refused.unwrap_err().fault, Fault::TooLarge { what: "all decoded frames", needed, .. } if needed == 2000 << 17)
     );
-    // One of them costs what its pixels do.
-    let file = Object {
-        syntax: "1.2.840.10008.1.2.4.80",
-        columns: 256,
-        rows: 256,
-        bits: 12,
-        frames: "1",
-        pixels: fragments(&[&stream]),
-    };
-    assert_eq!(within("a frame", 4 * LIMIT.limit_bytes, || decode(&file.file())).unwrap(), 1 << 16);
+    // The largest image that is allowed costs a small multiple of the limit, through all that is done with it.
+    let stream = flat_jpeg_ls(724, 724);
+    let pixels = fragments(&[&stream]);
+    let largest = Object { syntax: "1.2.840.10008.1.2.4.80", columns: 724, rows: 724, bits: 12, frames: "1", pixels };
+    let file = largest.file();
+    assert_eq!(within("a frame", 4 * LIMIT.limit_bytes, || decode(&file)).unwrap(), 724 * 724);
+    let taken = || deidentify(&file, "largest", &secret, &Policy::default(), LIMIT).map(drop);
+    within("de-identification", 5 * LIMIT.limit_bytes, taken).unwrap();
 }
 
 fn structures_of_jpeg_2000() {
