@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use flate2::read::GzDecoder;
@@ -85,8 +86,15 @@ impl Labels {
     }
 }
 
-/// Of what `open` opens, twice: the sizes in the header decide on the rest.
 fn volume<'a>(open: impl Fn() -> io::Result<Box<dyn Read + 'a>>, options: ReadOptions) -> Result<Volume, Fault> {
+    // The parser is other people's code over hostile bytes: a panic in it is a refusal of this file, nothing more. Nothing that it borrows
+    // outlives it.
+    catch_unwind(AssertUnwindSafe(|| parse(open, options)))
+        .unwrap_or_else(|_| Err(Fault::Malformed("NIfTI: the parser failed on damaged data".into())))
+}
+
+/// Of what `open` opens, twice: the sizes in the header decide on the rest.
+fn parse<'a>(open: impl Fn() -> io::Result<Box<dyn Read + 'a>>, options: ReadOptions) -> Result<Volume, Fault> {
     let header = NiftiHeader::from_reader(open()?).map_err(fault)?;
     let dim = header.dim().map_err(fault)?;
     let (width, height, depth) = match *dim {
@@ -204,6 +212,17 @@ mod tests {
         assert!(read("a.nii.gz", &file(None, 12)).is_err());
         let error = read_volume("missing.nii", ReadOptions::default()).unwrap_err();
         assert!(matches!(error.fault, Fault::Io(_)) && error.to_string().contains("missing.nii"));
+    }
+
+    #[test]
+    fn sizes_that_the_parser_panics_on_are_refused() {
+        // Found by fuzzing: voxels of 16 bits by their type, and of 3 or 8 by their size.
+        for bits in [3, 8] {
+            let mut damaged = file(None, 12);
+            damaged[72] = bits;
+            let error = volume_from_bytes(&damaged, "a.nii", ReadOptions::default()).unwrap_err();
+            assert!(error.to_string().contains("the parser failed"), "{error}");
+        }
     }
 
     #[test]
