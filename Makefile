@@ -58,7 +58,7 @@ bench: build trainer-runtime ## measure speed and memory beside PyTorch; the las
 SECONDS ?= 300
 TARGET ?= dicom
 .PHONY: fuzz
-fuzz: ## fuzz what reads images: TARGET=dicom, codecs or raster, for SECONDS (shared/imaging/fuzz/README.md)
+fuzz: ## fuzz what reads images: TARGET=dicom, codecs, raster or volume, for SECONDS (shared/imaging/fuzz/README.md)
 	@shared/imaging/fuzz/fuzz $(TARGET) $(SECONDS)
 
 JOBS ?= 100000

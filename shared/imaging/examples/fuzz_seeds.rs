@@ -34,6 +34,9 @@ fn main() -> Result<(), Failure> {
     for (name, bytes) in rasters() {
         put("raster", &name, &bytes)?;
     }
+    for (name, bytes) in volumes()? {
+        put("volume", name, &bytes)?;
+    }
     Ok(())
 }
 
@@ -206,4 +209,29 @@ fn rasters() -> Vec<(String, Vec<u8>)> {
     let streams = streams().unwrap_or_default();
     all.extend(streams.into_iter().filter(|(name, _)| name.ends_with(".jpg")));
     all
+}
+
+/// A NIfTI-1 volume of 3 x 2 x 2 values of 16 bits, with and without an extension, and compressed.
+fn volumes() -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+    let mut bytes = vec![0; 352];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &348i32.to_le_bytes());
+    put(40, &[3, 0, 3, 0, 2, 0, 2, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+    put(70, &[4, 0, 16, 0]);
+    for (at, value) in [(76, 1f32), (80, 0.5), (84, 0.75), (88, 2.5), (108, 352.0), (112, 1.0), (280, 0.5), (300, 0.75)]
+    {
+        put(at, &value.to_le_bytes());
+    }
+    put(254, &[1, 0]);
+    put(344, b"n+1\0");
+    let values: Vec<u8> = (0..24).collect();
+    let plain = [&[0], &bytes[..], &values].concat();
+    let mut extended = plain.clone();
+    extended[1 + 108..][..4].copy_from_slice(&368f32.to_le_bytes());
+    extended[1 + 348] = 1;
+    let extension = [16, 0, 0, 0, 4, 0, 0, 0, b'e', b'x', b't', b'e', b'n', b'd', b'e', b'd'];
+    extended.splice(353..353, extension);
+    let mut packed = flate2::write::GzEncoder::new(vec![1], flate2::Compression::best());
+    std::io::Write::write_all(&mut packed, &plain[1..])?;
+    Ok(vec![("plain", plain), ("extended", extended), ("packed", packed.finish()?)])
 }

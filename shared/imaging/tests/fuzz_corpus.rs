@@ -44,4 +44,5 @@ fn the_corpus_of_every_target_is_read_or_refused() {
     replay("dicom", inputs::dicom);
     replay("codecs", inputs::codecs);
     replay("raster", inputs::raster);
+    replay("volume", inputs::volume);
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use hiresmed_imaging::dicom::deidentify::{Policy, SiteSecret, deidentify};
 use hiresmed_imaging::dicom::write::{Identity, Syntax, Synthetic};
 use hiresmed_imaging::dicom::{DicomImage, ReadOptions, from_bytes};
-use hiresmed_imaging::raster;
 use hiresmed_imaging::{Plane, Window};
+use hiresmed_imaging::{nifti, raster};
 
 /// Small, so that an input that finds a way around it stands out, and fast.
 pub const LIMIT: ReadOptions = ReadOptions { limit_bytes: 1 << 20 };
@@ -61,6 +61,15 @@ pub fn raster(bytes: &[u8]) {
     let again = raster::mask_from_bytes(&raster::mask_png(&mask), "written", ReadOptions::default());
     assert!(again.is_ok_and(|again| again == mask), "a mask is not what it was");
     let _ = raster::preview_png(&grey.plane, 0.0, grey.max);
+}
+
+/// A NIfTI volume, behind a byte that says whether it is compressed.
+pub fn volume(bytes: &[u8]) {
+    let Some((&packed, bytes)) = bytes.split_first() else { return };
+    let name = if packed & 1 == 1 { "hostile.nii.gz" } else { "hostile.nii" };
+    let Ok(volume) = nifti::volume_from_bytes(bytes, name, LIMIT) else { return };
+    let pixels: usize = volume.slices.iter().map(|slice| slice.width() * slice.height()).sum();
+    assert!(8 * pixels as u64 <= LIMIT.limit_bytes, "{pixels} voxels");
 }
 
 /// Every way from a frame to a picture.
