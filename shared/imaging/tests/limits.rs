@@ -155,14 +155,38 @@ fn jpeg_2000(side: u32, tile: u32, layers: u16, levels: u8, block: u8, precinct:
     bytes
 }
 
-// One test, as a process has one peak.
+/// Names the case that a process is for.
+const CASE: &str = "HIRESMED_LIMITS_CASE";
+
+// Each case in a process of its own: what another has freed is still the process's, and would hide what this one takes.
 #[test]
 fn bombs_are_refused_within_the_callers_limit() {
-    sizes_that_lie();
-    frames_out_of_nothing();
-    structures_of_jpeg_2000();
-    lengths_and_nesting();
-    pictures();
+    let cases: [(&str, &dyn Fn()); 13] = [
+        ("sizes", &sizes_that_lie),
+        ("all frames", &frames_out_of_nothing),
+        ("largest", &largest_frame),
+        ("tiles", &|| structure_of_jpeg_2000(&jpeg_2000(200, 2, 1, 0, 4, None))),
+        ("blocks", &|| structure_of_jpeg_2000(&jpeg_2000(700, 700, 1, 0, 0, None))),
+        ("precincts", &|| structure_of_jpeg_2000(&jpeg_2000(700, 700, 1, 5, 4, Some(0x11)))),
+        ("layers", &|| structure_of_jpeg_2000(&jpeg_2000(700, 700, 65_535, 5, 4, Some(0x44)))),
+        ("two streams", &two_streams),
+        ("lengths", &lengths_and_nesting),
+        ("elements", &|| heads_without_content("elements")),
+        ("items", &|| heads_without_content("items")),
+        ("fragments", &|| heads_without_content("fragments")),
+        ("pictures", &pictures),
+    ];
+    if let Ok(name) = std::env::var(CASE) {
+        return cases.iter().filter(|(case, _)| *case == name).for_each(|(_, act)| act());
+    }
+    for (case, _) in cases {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "bombs_are_refused_within_the_callers_limit", "--nocapture"])
+            .env(CASE, case)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn sizes_that_lie() {
@@ -199,6 +223,10 @@ fn frames_out_of_nothing() {
     assert!(
         matches!(refused.unwrap_err().fault, Fault::TooLarge { what: "all decoded frames", needed, .. } if needed == 2000 << 17)
     );
+}
+
+fn largest_frame() {
+    let secret = SiteSecret::new(vec![1; 16]).unwrap();
     // The largest image that is allowed costs a small multiple of the limit, through all that is done with it.
     let stream = flat_jpeg_ls(724, 724);
     let pixels = fragments(&[&stream]);
@@ -209,27 +237,22 @@ fn frames_out_of_nothing() {
     within("de-identification", 5 * LIMIT.limit_bytes, taken).unwrap();
 }
 
-fn structures_of_jpeg_2000() {
-    let streams = [
-        ("tiles of 4 pixels", jpeg_2000(200, 2, 1, 0, 4, None)),
-        ("blocks of 16 pixels", jpeg_2000(700, 700, 1, 0, 0, None)),
-        ("precincts of a pixel", jpeg_2000(700, 700, 1, 5, 4, Some(0x11))),
-        ("layers", jpeg_2000(700, 700, 65_535, 5, 4, Some(0x44))),
-    ];
-    for (what, stream) in streams {
-        let side = u16::from_be_bytes([stream[10], stream[11]]);
-        let pixels = fragments(&[&stream]);
-        let file =
-            Object { syntax: "1.2.840.10008.1.2.4.90", columns: side, rows: side, bits: 8, frames: "1", pixels }.file();
-        let Err(Fault::TooLarge { needed, limit, .. }) = within(what, MIB, || decode(&file)) else {
-            panic!("{what} are not refused")
-        };
-        assert!(needed > limit, "{what}: {needed}");
-        // Who allows more gets no more than what was said.
-        let options = ReadOptions { limit_bytes: 1 << 30 };
-        let most = needed + 16 * MIB;
-        let _ = within(what, most, || from_bytes(&file, "bomb", options).and_then(|image| image.frame(0)));
-    }
+fn structure_of_jpeg_2000(stream: &[u8]) {
+    let side = u16::from_be_bytes([stream[10], stream[11]]);
+    let pixels = fragments(&[stream]);
+    let file =
+        Object { syntax: "1.2.840.10008.1.2.4.90", columns: side, rows: side, bits: 8, frames: "1", pixels }.file();
+    let Err(Fault::TooLarge { needed, limit, .. }) = within("a refusal", MIB, || decode(&file)) else {
+        panic!("it is not refused")
+    };
+    assert!(needed > limit, "{needed}");
+    // Who allows more gets no more than what was said.
+    let options = ReadOptions { limit_bytes: 1 << 30 };
+    let most = needed + 16 * MIB;
+    let _ = within("a structure", most, || from_bytes(&file, "bomb", options).and_then(|image| image.frame(0)));
+}
+
+fn two_streams() {
     // A box in front of the stream, with another stream in it: the decoder would take the one behind.
     let small = jpeg_2000(64, 64, 1, 0, 4, None);
     let large = jpeg_2000(40_000, 40_000, 1, 0, 4, None);
@@ -256,6 +279,29 @@ fn lengths_and_nesting() {
     for (what, pixels) in [("an element", long), ("sequences", deep), ("a fragment", fragment)] {
         let file = Object { syntax: SYNTAXES[1], columns: 8, rows: 8, bits: 8, frames: "1", pixels }.file();
         assert!(within(what, 2 * LIMIT.limit_bytes, || decode(&file)).is_err(), "{what}");
+    }
+}
+
+/// Files that are nothing but heads: of elements, items and fragments.
+fn heads_without_content(kind: &str) {
+    let count = LIMIT.limit_bytes as usize / 8 - 100;
+    // Each of another tag.
+    let tag =
+        |at: usize| [(0x29 + (at >> 16) as u16).to_le_bytes(), (at as u16).to_le_bytes(), [0; 2], [0; 2]].concat();
+    let elements: Vec<u8> = (0..count).flat_map(tag).collect();
+    let implicit =
+        [&[0; 128], b"DICM".as_slice(), &element((2, 0x10), b"UI", None, b"1.2.840.10008.1.2\0"), &elements].concat();
+    let items = element((0x28, 0x9110), b"SQ", None, &item(&[]).repeat(count));
+    let one = fragments(&vec![&[][..]; count]);
+    let object = |frames, pixels| Object { syntax: SYNTAXES[1], columns: 8, rows: 8, bits: 8, frames, pixels }.file();
+    let number = count.to_string();
+    for (what, file) in [("elements", implicit), ("items", object("1", items)), ("fragments", object(&number, one))] {
+        if what != kind {
+            continue;
+        }
+        let most = 10 * LIMIT.limit_bytes;
+        let taken = within(what, most, || from_bytes(&file, "heads", LIMIT).map(drop));
+        assert!(taken.is_err() == (what != "fragments"), "{what}: {taken:?}");
     }
 }
 
