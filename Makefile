@@ -55,6 +55,12 @@ bench: build trainer-runtime ## measure speed and memory beside PyTorch; the las
 	$(environment); cargo build --release --locked -p hiresmed-models --features training --example training_step
 	$(environment); .runtimes/peer-python/bin/python tests/peers/bench.py
 
+SECONDS ?= 300
+TARGET ?= dicom
+.PHONY: fuzz
+fuzz: ## fuzz what reads images: TARGET=dicom, codecs, raster or volume, for SECONDS (shared/imaging/fuzz/README.md)
+	@shared/imaging/fuzz/fuzz $(TARGET) $(SECONDS)
+
 JOBS ?= 100000
 .PHONY: soak
 soak: test-tools ## JOBS no-op jobs through a fleet whose parts and servers are killed at random; the last line is JSON

@@ -37,15 +37,24 @@ pub struct Head {
 /// [`Fault::Io`], [`Fault::Malformed`], [`Fault::TooLarge`].
 pub fn read_head(path: impl AsRef<Path>, options: ReadOptions) -> Result<Head, Error> {
     let path = path.as_ref();
+    let bytes = read_bounded(path, options).map_err(|fault| Error::new(path, fault))?;
+    head_from_bytes(&bytes, path, options)
+}
+
+/// As [`read_head`], of `bytes`; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`read_head`].
+pub fn head_from_bytes(bytes: &[u8], name: impl AsRef<Path>, options: ReadOptions) -> Result<Head, Error> {
     let head = || {
-        let bytes = read_bounded(path, options)?;
-        let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
+        let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+        reader.limits(limits(options));
         let decoder = reader.into_decoder().map_err(fault)?;
         let ((width, height), colour) = (decoder.dimensions(), decoder.color_type());
         let max = if colour.bytes_per_pixel() == colour.channel_count() { 255.0 } else { 65_535.0 };
         Ok(Head { width: width as usize, height: height as usize, max })
     };
-    head().map_err(|fault: Fault| Error::new(path, fault))
+    head().map_err(|fault: Fault| Error::new(name, fault))
 }
 
 /// Reads a PNG or JPEG, told apart by content. Grey stored as colour counts as grey.
@@ -99,14 +108,26 @@ fn grey_plane(width: u32, height: u32, values: Vec<f32>, max: f32) -> Grey {
 
 fn decode(bytes: &[u8], options: ReadOptions) -> Result<DynamicImage, Fault> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(options.limit_bytes);
-    reader.limits(limits);
+    reader.limits(limits(options));
     if reader.format() == Some(ImageFormat::Jpeg) && !bytes.windows(2).rev().take(1024).any(|pair| pair == [0xFF, 0xD9])
     {
         return Err(Fault::Malformed("the JPEG has no end: it is truncated".into()));
     }
-    reader.decode().map_err(fault)
+    let decoder = reader.into_decoder().map_err(fault)?;
+    // As `f32`, which they become.
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    let needed = pixels.saturating_mul(4 * u64::from(decoder.color_type().channel_count()));
+    if needed > options.limit_bytes {
+        return Err(Fault::TooLarge { what: "the decoded image", needed, limit: options.limit_bytes });
+    }
+    DynamicImage::from_decoder(decoder).map_err(fault)
+}
+
+fn limits(options: ReadOptions) -> image::Limits {
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(options.limit_bytes);
+    limits
 }
 
 fn fault(error: image::ImageError) -> Fault {
@@ -121,7 +142,17 @@ fn fault(error: image::ImageError) -> Fault {
 /// # Errors
 /// As [`read_grey`].
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Mask, Error> {
-    let grey = read_grey(path, ReadOptions::default())?.plane;
+    let (path, options) = (path.as_ref(), ReadOptions::default());
+    let bytes = read_bounded(path, options).map_err(|fault| Error::new(path, fault))?;
+    mask_from_bytes(&bytes, path, options)
+}
+
+/// As [`read_mask`], of `bytes`; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`read_grey`].
+pub fn mask_from_bytes(bytes: &[u8], name: impl AsRef<Path>, options: ReadOptions) -> Result<Mask, Error> {
+    let grey = grey_from_bytes(bytes, name, options)?.plane;
     let data = grey.data().iter().map(|&value| u8::from(value > 0.0)).collect();
     Ok(Mask::new(grey.width(), grey.height(), data))
 }

@@ -112,7 +112,7 @@ fn build(
         return Err(Fault::Malformed("the file meta information has no Transfer Syntax UID (0002,0010)".into()));
     }
     let codec = Codec::of(attributes.transfer_syntax.as_deref())?;
-    let layout = layout(dataset, attributes)?;
+    let layout = layout(dataset, attributes, options)?;
     let frames = attributes
         .frames
         .ok_or_else(|| Fault::Malformed("Number of Frames (0028,0008) is not a positive integer".into()))?
@@ -164,7 +164,7 @@ fn no_pixel_data(dataset: &Dataset<'_>) -> Fault {
 }
 
 /// Sizes that are present, agree with each other and with the photometric interpretation.
-fn layout(dataset: &Dataset<'_>, attributes: &Attributes) -> Result<Layout, Fault> {
+fn layout(dataset: &Dataset<'_>, attributes: &Attributes, options: ReadOptions) -> Result<Layout, Fault> {
     let need = |value: Option<u16>, name: &str| {
         value.map(usize::from).ok_or_else(|| Fault::Malformed(format!("{name} is missing")))
     };
@@ -217,6 +217,7 @@ fn layout(dataset: &Dataset<'_>, attributes: &Attributes) -> Result<Layout, Faul
         big_endian: dataset.encoding() == Encoding::BigEndian,
         words: dataset.vr(tags::PIXEL_DATA) == Some(*b"OW"),
         photometric,
+        limit_bytes: options.limit_bytes,
     })
 }
 

@@ -2,7 +2,12 @@
 
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
+use memchr::memmem;
+
 use super::{Colour, Decoded, Layout, jpeg_dct, same_size};
+
+/// Scans of a stream at most: one for each coefficient and one for each of its bits would be enough, and each goes over the whole image.
+pub(super) const MOST_SCANS: usize = 1000;
 
 pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
     let frame = Frame::read(bytes)?;
@@ -20,7 +25,15 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
         let raw = jpeg_dct::decode(bytes, (frame.width, frame.height), frame.precision)?;
         return Ok(Decoded { raw, colour: Colour::AsIs });
     }
+    if memmem::find_iter(bytes, &[0xFF, 0xDA]).nth(MOST_SCANS).is_some() {
+        return Err(format!("there are more than {MOST_SCANS} scans"));
+    }
     let mut decoder = Decoder::new(bytes);
+    // It passes over what it does not know in its own way, and may find another frame header than we did.
+    decoder.read_info().map_err(|error| error.to_string())?;
+    if let Some(info) = decoder.info() {
+        same_size(info.width.into(), info.height.into(), frame.components, layout)?;
+    }
     if frame.components == 3 {
         // The decoder would guess from application segments; the samples are wanted as coded.
         decoder.set_color_transform(ColorTransform::RGB);

@@ -1,6 +1,8 @@
 //! JPEG of 12 bits, lossy: extended sequential and progressive Huffman coding (ISO/IEC 10918-1, SOF1 and SOF2; DICOM's processes 2 and 4, 6
 //! and 8, 10 and 12). One grey component. Written here since no maintained decoder of the language reads 12 bits.
 
+use super::jpeg::MOST_SCANS;
+
 /// Coefficients of a block, in raster order.
 type Block = [i32; 64];
 
@@ -264,9 +266,6 @@ impl<'a> Decoder<'a> {
         Ok(samples)
     }
 }
-
-/// Scans of a stream at most: one for each coefficient and one for each of its bits would be enough.
-const MOST_SCANS: usize = 1000;
 
 /// A block of a sequential scan (F.2.2): as the first of a progression, with all AC coefficients in full, and no band that ends for several
 /// blocks.

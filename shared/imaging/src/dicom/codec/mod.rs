@@ -29,6 +29,8 @@ pub(super) struct Layout {
     /// 16-bit words of 8-bit pixels, which big endian swaps.
     pub words: bool,
     pub photometric: String,
+    /// Bytes that a decoder may take beside the frame.
+    pub limit_bytes: u64,
 }
 
 impl Layout {
@@ -121,6 +123,13 @@ impl Codec {
 
     /// Frame `index` out of `bytes`: the code stream of that frame, or all native Pixel Data.
     pub(super) fn decode(self, bytes: &[u8], index: usize, layout: &Layout) -> Result<Decoded, Fault> {
+        if self == Self::Jpeg2000
+            && let Ok(needed) = jpeg2000::structure_bytes(bytes)
+            && needed > layout.limit_bytes
+        {
+            let what = "the tiles, precincts and blocks of a JPEG 2000 code stream";
+            return Err(Fault::TooLarge { what, needed, limit: layout.limit_bytes });
+        }
         let reason = match self {
             Self::Native => return native::decode(bytes, index, layout),
             Self::Rle => rle::decode(bytes, layout),

@@ -6,10 +6,11 @@ use crate::Fault;
 /// Bytes of all frames, unpadded. YBR_FULL_422 keeps one pair of chroma samples for two pixels; 1-bit frames are packed
 /// without padding between them.
 pub(in crate::dicom) fn frame_bytes(layout: &Layout, frames: usize) -> u64 {
-    let pixels = layout.pixels() as u64;
+    let (pixels, frames) = (layout.pixels() as u64, frames as u64);
+    // The number of frames is what the file says: the product may be more than there can be.
     match layout.bits_allocated {
-        1 => (pixels * layout.samples as u64 * frames as u64).div_ceil(8),
-        bits => pixels * samples_in_file(layout) as u64 * (bits as u64 / 8) * frames as u64,
+        1 => (pixels * layout.samples as u64).saturating_mul(frames).div_ceil(8),
+        bits => (pixels * samples_in_file(layout) as u64 * (bits as u64 / 8)).saturating_mul(frames),
     }
 }
 

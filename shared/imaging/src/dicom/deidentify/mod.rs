@@ -166,7 +166,7 @@ pub fn deidentify(
     writer.copy(&dataset, &mut object);
     writer.replace_identity(&dataset, &mut object).map_err(fault)?;
     writer.report.text_looked_for = !policy.waive_burned_in;
-    let pixels = Pixels::decode(&image, policy)?;
+    let pixels = Pixels::decode(&image, policy, options.limit_bytes)?;
     let bytes = pixels.file(object, policy.syntax).map_err(fault)?;
     Ok(Deidentified { bytes, attributes, report: writer.report })
 }
@@ -369,8 +369,9 @@ struct Pixels {
 }
 
 impl Pixels {
-    /// Decodes every frame and looks for text in it, unless that is waived.
-    fn decode(image: &DicomImage, policy: &Policy) -> Result<Self, Error> {
+    /// Decodes every frame and looks for text in it, unless that is waived. All of them together take `limit` bytes at most: each
+    /// may come from a few bytes.
+    fn decode(image: &DicomImage, policy: &Policy, limit: u64) -> Result<Self, Error> {
         let attributes = &image.attributes;
         let bits_stored = attributes.bits_stored.unwrap_or(16);
         let bits_allocated = match bits_stored {
@@ -378,6 +379,12 @@ impl Pixels {
             9..=16 => 16,
             _ => 32,
         };
+        let samples = u64::from(attributes.samples.unwrap_or(1));
+        let frame = (image.width() * image.height()) as u64 * samples * u64::from(bits_allocated) / 8;
+        let needed = frame.saturating_mul(image.frames() as u64);
+        if needed > limit {
+            return Err(Error::new(image.file(), Fault::TooLarge { what: "all decoded frames", needed, limit }));
+        }
         let (mut values, mut samples) = (Vec::new(), 1);
         for index in 0..image.frames() {
             let frame = image.frame(index)?;

@@ -178,6 +178,7 @@ mod tests {
             big_endian: false,
             words: true,
             photometric: "MONOCHROME2".into(),
+            limit_bytes: 1 << 30,
         }
     }
 

@@ -1,0 +1,10 @@
+#![no_main]
+//! libFuzzer over `inputs::dicom`.
+
+#[path = "../src/hook.rs"]
+mod hook;
+#[allow(dead_code)]
+#[path = "../src/inputs.rs"]
+mod inputs;
+
+libfuzzer_sys::fuzz_target!(init: hook::install(), |bytes: &[u8]| inputs::dicom(bytes));
