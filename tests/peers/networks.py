@@ -210,17 +210,20 @@ class Singan(nn.Module):
 
 
 def packages(kind):
-    """The shipped packages of a kind: folder and description, by name; the first is the default."""
+    """The shipped packages of a kind: folder and description, those for CT first, by name; the first is the default."""
     folders = [path for path in (MODELS / kind).iterdir() if (path / "model.json").is_file()]
     found = [(folder, json.loads((folder / "model.json").read_text())) for folder in folders]
-    return sorted(found, key=lambda package: (package[1]["name"], package[0]))
+    return sorted(found, key=lambda package: (package[1].get("modality") is not None, package[1]["name"], package[0]))
 
 
 def load(module, folder, description):
     values = {}
     for name in description["graphs"].values():
         for initialiser in onnx.load(folder / name).graph.initializer:
-            values[initialiser.name] = torch.from_numpy(numpy.array(onnx.numpy_helper.to_array(initialiser)))
+            array = numpy.array(onnx.numpy_helper.to_array(initialiser))
+            # Large weights of packages that travel are in half precision.
+            name = initialiser.name.removesuffix(".f16")
+            values[name] = torch.from_numpy(array).float() if array.dtype == numpy.float16 else torch.from_numpy(array)
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in values]
     if missing:

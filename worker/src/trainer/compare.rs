@@ -482,6 +482,7 @@ mod tests {
             fs::write(folder.path().join("a.png"), hiresmed_imaging::raster::grey_png(40, 40, &pixels)).unwrap();
         }
         let options = CompareOptions {
+            autoencoder: None,
             data: vec![folders[0].path().into()],
             hold_out: Vec::new(),
             held_out: folders[1].path().into(),

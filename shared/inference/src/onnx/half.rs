@@ -11,7 +11,7 @@ use super::{
 use crate::tensor::ElementType;
 
 /// What is added to a weight's name where it is stored.
-const SUFFIX: &str = ".f16";
+pub(super) const SUFFIX: &str = ".f16";
 /// Kind of an attribute that is an integer (`AttributeType` of the specification).
 const INT: i32 = 2;
 
@@ -113,6 +113,11 @@ mod tests {
         let model = Model::parse(&half).unwrap();
         assert_eq!(model.parameter_count(), 64 * 32 + 32);
         assert_eq!(model.initialiser_names().collect::<Vec<_>>(), ["bias", "weight.f16"]);
+        // By its name it is found whichever way it is stored.
+        let (_, found) = model.initialiser("weight").unwrap().unwrap().into_f32().unwrap();
+        let (_, kept) = Model::parse(&whole).unwrap().initialiser("weight").unwrap().unwrap().into_f32().unwrap();
+        let worst = found.iter().zip(&kept).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst < 1e-3, "{worst}");
     }
 
     #[test]

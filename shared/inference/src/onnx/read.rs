@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use half::f16;
 use prost::Message;
 
 use super::Error;
 use super::graph::Dim;
+use super::half::SUFFIX as HALF_SUFFIX;
 use super::messages::{DimensionValue, ModelProto, TensorProto, ValueInfoProto};
 use crate::tensor::{ElementType, Tensor};
 
@@ -75,11 +77,13 @@ impl Model {
         self.initialisers.keys().map(String::as_str)
     }
 
-    /// The initialiser called `name`, as f32 or i64; `None` where there is none.
+    /// The initialiser called `name`, as f32 or i64, one that is stored in half precision too; `None` where there is none.
     ///
     /// Errors when its type is another, or its data do not fit its shape.
     pub fn initialiser(&self, name: &str) -> Result<Option<Tensor>, Error> {
-        self.initialisers.get(name).map(|tensor| decode(name, tensor)).transpose()
+        let stored = self.initialisers.get(name);
+        let found = stored.or_else(|| self.initialisers.get(&format!("{name}{HALF_SUFFIX}")));
+        found.map(|tensor| decode(name, tensor)).transpose()
     }
 
     /// Number of elements of all f32 and f16 initialisers: the model's parameters.
@@ -123,6 +127,11 @@ fn decode(name: &str, tensor: &TensorProto) -> Result<Tensor, Error> {
             );
             Tensor::f32(shape, data)
         }
+        // In `raw_data` alone: as integers they are written by nobody.
+        ElementType::F16 => {
+            let halves = raw.unwrap_or_default().as_chunks().0.iter();
+            Tensor::f32(shape, halves.map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect())
+        }
         ElementType::I64 => {
             let data = raw.map_or_else(
                 || tensor.int64_data.clone(),
@@ -132,7 +141,7 @@ fn decode(name: &str, tensor: &TensorProto) -> Result<Tensor, Error> {
         }
         other => {
             return Err(Error::Unsupported {
-                cause: format!("initialiser {name:?} is {other}; only f32 and i64 are read"),
+                cause: format!("initialiser {name:?} is {other}; only f32, f16 and i64 are read"),
             });
         }
     };
