@@ -37,15 +37,15 @@ demo: build ## make twelve labelled synthetic lung CT slices in out/demo
 test-tools: runtimes trainer-runtime
 	@tests/tools/install
 
-# With the features of all members, so that dependencies are built once for both runs of the tests. `--test trainer` builds the
-# trainer, which end-to-end tests start.
+# With the features of all members, so that dependencies are built once for the programs, which end-to-end tests start, and for both
+# runs of the tests. `--test trainer` builds the trainer.
 training := hiresmed-models/training,hiresmed-worker/training
 
 .PHONY: test
 test: test-tools ## run every test, the ones against libtorch and the end-to-end ones included
 	$(environment); \
 	export HIRESMED_TEST_PYTHON="$$PWD/.runtimes/test-python/bin/python"; \
-	cargo build --locked -p hiresmed-cli -p hiresmed-coordinator; \
+	cargo build --locked --workspace --bins --tests --features hiresmed-cli/s3; \
 	cargo test --locked --workspace --features hiresmed-cli/s3,$(training) --lib --test trainer --test training_memory; \
 	cargo test --locked --workspace --features hiresmed-cli/s3
 
