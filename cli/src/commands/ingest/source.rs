@@ -89,11 +89,12 @@ impl Source {
         let of_file = |metadata: fs::Metadata| {
             (metadata.len(), metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()))
         };
-        match self {
+        let looked_at = || match self {
             Self::Folder(root) => fs::metadata(root.join(&item.name)).map_or((0, 0), of_file),
             #[cfg(feature = "s3")]
-            Self::Bucket(_) => item.stamp.unwrap_or_default(),
-        }
+            Self::Bucket(_) => (0, 0),
+        };
+        item.stamp.unwrap_or_else(looked_at)
     }
 
     /// A file's bytes, or what is wrong with this file alone.
