@@ -19,6 +19,7 @@ mod labels;
 mod progress;
 mod report;
 mod signals;
+mod stamp;
 mod state;
 mod trainer;
 mod watcher;

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 mod source;
 
 use self::source::{Item, Source};
-use crate::{failure, progress::Progress, state::StateFolder};
+use crate::{failure, progress::Progress, stamp::Stamp, state::StateFolder};
 
 /// Hexadecimal digits of a file's digest that name it, as among inputs.
 const DIGITS: usize = 16;
@@ -269,7 +269,7 @@ impl Work<'_> {
     /// The source is gone, or the output cannot be written. What is wrong with the file is its end.
     fn one(&self, item: &Item, before: &HashSet<Seen>) -> Result<()> {
         let source = item.name.clone();
-        let (size_bytes, changed_ns) = self.source.stamp(item);
+        let Stamp { size_bytes, changed_ns } = self.source.stamp(item);
         if before.contains(&(source.clone(), size_bytes, changed_ns)) {
             return Ok(());
         }

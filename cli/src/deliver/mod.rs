@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{address::Address, credentials::Sources, http::Http, record::Outcome, retry::Patience};
 use self::{
-    plan::{Item, Plan, Stamp},
+    plan::{Item, Plan},
     record::Record,
     send::Sender,
 };
-use crate::{progress::Progress, signals};
+use crate::{progress::Progress, signals, stamp::Stamp};
 
 /// What is to be delivered, where to, and how.
 pub struct Order<'a> {

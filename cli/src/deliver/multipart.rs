@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{Stream, stream::try_unfold};
 use tokio::{fs::File, io::AsyncReadExt};
 
-use super::plan::Stamp;
+use crate::stamp::Stamp;
 
 const PIECE: usize = 64 << 10;
 const HEAD: &str = "Content-Type: application/dicom\r\n\r\n";

@@ -2,9 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs::Metadata,
     io::Read,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -12,25 +10,9 @@ use anyhow::{Context, Result, anyhow};
 use hiresmed_imaging::dicom::{ReadOptions, identify};
 use hiresmed_protocol::Digest;
 use hiresmed_worker::shipped;
-use serde::{Deserialize, Serialize};
 
 use super::record::{Line, Outcome, Record};
-use crate::failure;
-
-/// A file as it was: size and time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    pub size_bytes: u64,
-    /// Time of the last change, nanoseconds since 1970.
-    pub changed_ns: i64,
-}
-
-impl Stamp {
-    pub fn of(metadata: &Metadata) -> Self {
-        let changed_ns = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-        Self { size_bytes: metadata.len(), changed_ns }
-    }
-}
+use crate::{failure, stamp::Stamp};
 
 /// A file to be sent.
 #[derive(Debug, Clone)]

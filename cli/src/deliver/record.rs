@@ -13,8 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use hiresmed_imaging::files::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Stamp;
-use crate::failure;
+use crate::{failure, stamp::Stamp};
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use hiresmed_worker::shipped;
 
-use crate::failure;
+use crate::{failure, stamp::Stamp};
 
 /// Where the files are.
 pub(super) enum Source {
@@ -24,8 +23,8 @@ pub(super) enum Source {
 pub(super) struct Item {
     /// From the source on.
     pub name: String,
-    /// Size and time of the last change, nanoseconds since 1970, where the listing says them.
-    stamp: Option<(u64, i64)>,
+    /// Where the listing says it.
+    stamp: Option<Stamp>,
 }
 
 impl Source {
@@ -84,17 +83,14 @@ impl Source {
         }
     }
 
-    /// Size and time of the last change.
-    pub fn stamp(&self, item: &Item) -> (u64, i64) {
-        let of_file = |metadata: fs::Metadata| {
-            (metadata.len(), metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()))
-        };
+    /// Size and time of the last change; both 0 where the file is gone.
+    pub fn stamp(&self, item: &Item) -> Stamp {
         let looked_at = || match self {
-            Self::Folder(root) => fs::metadata(root.join(&item.name)).map_or((0, 0), of_file),
+            Self::Folder(root) => fs::metadata(root.join(&item.name)).ok().map(|found| Stamp::of(&found)),
             #[cfg(feature = "s3")]
-            Self::Bucket(_) => (0, 0),
+            Self::Bucket(_) => None,
         };
-        item.stamp.unwrap_or_else(looked_at)
+        item.stamp.or_else(looked_at).unwrap_or(Stamp { size_bytes: 0, changed_ns: 0 })
     }
 
     /// A file's bytes, or what is wrong with this file alone.
@@ -118,7 +114,7 @@ mod bucket {
     use hiresmed_services::store::{self, Address, Bucket, Object};
     use tokio::runtime::{self, Runtime};
 
-    use super::{Bytes, Context, Item, Result};
+    use super::{Bytes, Context, Item, Result, Stamp};
 
     /// A bucket, and what drives its connections.
     pub(in super::super) struct Opened {
@@ -142,7 +138,10 @@ mod bucket {
         }
 
         pub fn list(&self) -> Result<Vec<Item>> {
-            let item = |object: Object| Item { name: object.key, stamp: Some((object.size_bytes, object.changed_ns)) };
+            let item = |Object { key, size_bytes, changed_ns }: Object| Item {
+                name: key,
+                stamp: Some(Stamp { size_bytes, changed_ns }),
+            };
             let objects = self.runtime.block_on(self.bucket.list()).context("the bucket cannot be listed")?;
             Ok(objects.into_iter().map(item).collect())
         }
