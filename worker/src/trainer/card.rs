@@ -96,6 +96,7 @@ pub(super) fn text(
          {} x {} pixels. It makes backgrounds for synthetic images; it is no diagnostic device.\n",
         match config.block {
             vqgan::Block::Hdfb => "HiResMed-VQGAN",
+            vqgan::Block::HdfbLight => "HiResMed-VQGAN with light blocks",
             vqgan::Block::Residual => "VQGAN with residual blocks, the baseline,",
         },
         if ct { "grey CT slices" } else { "grey radiographs" },

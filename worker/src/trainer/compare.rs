@@ -1,9 +1,13 @@
-//! `hiresmed-trainer compare`: figure 8, the HDFB against VQGAN's residual block on the same data, seeds and widths.
+//! `hiresmed-trainer compare`: figure 8, blocks against VQGAN's residual block on the same data, seeds and widths.
 //!
-//! Both blocks are trained in one process, a few steps of one and a few of the other in turn: what disturbs the machine disturbs
-//! both. A level is reached at the first step from which on the smoothed figure is at or beyond it.
+//! All are trained in one process, a few steps of one and a few of the next in turn: what disturbs the machine disturbs all. A level is reached at the first step from which on the smoothed figure is at or beyond it.
 
-use std::{fmt::Write as _, fs, path::PathBuf, time::Instant};
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    path::PathBuf,
+    time::Instant,
+};
 
 use anyhow::{Context as _, bail};
 use hiresmed_imaging::{Plane, Window, series};
@@ -17,7 +21,7 @@ use hiresmed_models::{
 use hiresmed_scores::psnr;
 use serde::{Deserialize, Serialize};
 
-/// Steps of one block before it is the other's turn.
+/// Steps of one block before it is the next one's turn.
 const TURN: u64 = 10;
 /// The loss is smoothed over so many steps.
 const SMOOTH: usize = 25;
@@ -45,6 +49,9 @@ pub struct CompareOptions {
     /// Widths of the stages, as 32,64; may be given several times; the preset's without.
     #[arg(long, num_args = 1.., value_parser = widths)]
     widths: Vec<Widths>,
+    /// Blocks, the others compared with the first; `:zero` after one lets its last convolution begin at zero.
+    #[arg(long, num_args = 2.., value_parser = contestant, default_values = ["residual", "residual:zero", "hdfb:zero", "hdfb-light:zero"])]
+    blocks: Vec<Contestant>,
     /// Terms of the loss; may be given several times.
     #[arg(long, num_args = 1.., value_enum, default_values_t = [Terms::Plain])]
     terms: Vec<Terms>,
@@ -95,16 +102,42 @@ enum Terms {
     GanPerceptual,
 }
 
-/// One training of both blocks.
+/// A block, and how it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Contestant {
+    block: Block,
+    from_zero: bool,
+}
+
+fn contestant(text: &str) -> Result<Contestant, String> {
+    let (block, from_zero) = text.strip_suffix(":zero").map_or((text, false), |block| (block, true));
+    let block = serde_json::from_value(block.into());
+    let block =
+        block.map_err(|_| format!("{text:?} is not residual, hdfb or hdfb-light, or one of them with :zero"))?;
+    Ok(Contestant { block, from_zero })
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.block {
+            Block::Hdfb => "hdfb",
+            Block::HdfbLight => "hdfb-light",
+            Block::Residual => "residual",
+        })?;
+        f.write_str(if self.from_zero { ":zero" } else { "" })
+    }
+}
+
+/// One training of all blocks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Pair {
+struct Heat {
     terms: Terms,
     widths: Widths,
     seed: u64,
     /// Epochs in a step: pixels of its crops over pixels of the data set.
     epochs_per_step: f64,
-    hdfb: Run,
-    residual: Run,
+    /// By block, in the order in which they were named.
+    runs: Vec<(String, Run)>,
 }
 
 /// One training.
@@ -158,11 +191,11 @@ pub fn compare(options: &CompareOptions) -> anyhow::Result<()> {
     let preset = preset.with_context(|| format!("--preset {}: unknown; see MODELS.md", options.preset))?;
     let held = held_out(options, preset.stride())?;
     let widths = if options.widths.is_empty() { vec![Widths(preset.widths)] } else { options.widths.clone() };
-    let mut pairs = Vec::new();
+    let mut heats = Vec::new();
     for &terms in &options.terms {
         for widths in &widths {
             for seed in 1..=options.seeds {
-                pairs.push(pair(options, terms, widths, seed, &held)?);
+                heats.push(heat(options, terms, widths, seed, &held)?);
             }
         }
     }
@@ -170,9 +203,9 @@ pub fn compare(options: &CompareOptions) -> anyhow::Result<()> {
         let path = options.out.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    write("compare.json", serde_json::to_string(&pairs)?)?;
-    write("compare.svg", curves::draw(&panels(&pairs)).map_err(anyhow::Error::msg)?)?;
-    let report = report(options, &pairs)?;
+    write("compare.json", serde_json::to_string(&heats)?)?;
+    write("compare.svg", curves::draw(&panels(&heats)).map_err(anyhow::Error::msg)?)?;
+    let report = report(options, &heats)?;
     print!("{report}");
     write("compare.md", report)
 }
@@ -197,61 +230,66 @@ fn held_out(options: &CompareOptions, stride: usize) -> anyhow::Result<Vec<Plane
     Ok(held)
 }
 
-/// One training of both blocks, from the folder where it is there.
-fn pair(options: &CompareOptions, terms: Terms, widths: &Widths, seed: u64, held: &[Plane]) -> anyhow::Result<Pair> {
+/// One training of all blocks, from the folder where it is there.
+fn heat(options: &CompareOptions, terms: Terms, widths: &Widths, seed: u64, held: &[Plane]) -> anyhow::Result<Heat> {
     let name = serde_json::to_value(terms)?.as_str().unwrap_or_default().to_owned();
-    let width = widths.0.iter().map(usize::to_string).collect::<Vec<_>>().join("-");
-    let path = options.out.join(format!("{}-{name}-{width}-seed-{seed}-steps-{}.json", options.preset, options.steps));
+    let joined = |parts: Vec<String>, by: &str| parts.join(by);
+    let width = joined(widths.0.iter().map(usize::to_string).collect(), "-");
+    let blocks = joined(options.blocks.iter().map(|block| block.to_string().replace(':', "-")).collect(), "+");
+    let file = format!("{}-{name}-{width}-{blocks}-seed-{seed}-steps-{}.json", options.preset, options.steps);
+    let path = options.out.join(file);
     if let Ok(bytes) = fs::read(&path) {
         return serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is not a result; delete it", path.display()));
     }
-    let mut sides = [
-        Side::open(options, terms, widths, seed, Block::Hdfb)?,
-        Side::open(options, terms, widths, seed, Block::Residual)?,
-    ];
-    let epochs_per_step = sides[0].epochs_per_step;
+    let sides = options.blocks.iter().map(|&block| Side::open(options, terms, widths, seed, block));
+    let mut sides = sides.collect::<anyhow::Result<Vec<_>>>()?;
+    let epochs_per_step = sides.first().map_or(f64::NAN, |side| side.epochs_per_step);
     let mut step = 0;
     while step < options.steps {
-        // Who begins changes, so that neither always finds the other's memory.
-        let first = (step / TURN % 2) as usize;
+        // Who begins changes, so that none always finds the same one's memory.
+        let first = (step / TURN) as usize % sides.len();
         let turn = TURN.min(options.steps - step);
-        for side in [first, 1 - first] {
+        for index in 0..sides.len() {
+            let index = (first + index) % sides.len();
             for _ in 0..turn {
-                sides[side].step(options.look_every, held)?;
+                sides[index].step(options.look_every, held)?;
             }
         }
         step += turn;
-        let last = |side: &Side| side.run.smooth().last().copied().unwrap_or(f64::NAN);
         if step % 100 == 0 || step == options.steps {
-            tracing::info!(
-                terms = name,
-                widths = width,
-                seed,
-                step,
-                hdfb = last(&sides[0]),
-                residual = last(&sides[1]),
-                "l1"
-            );
+            let last = |side: &Side| side.run.smooth().last().copied().unwrap_or(f64::NAN);
+            let l1 = sides.iter().map(|side| format!("{} {:.4}", side.block, last(side))).collect();
+            tracing::info!(terms = name, widths = width, seed, step, l1 = joined(l1, ", "));
         }
     }
-    let [hdfb, residual] = sides.map(|side| side.run);
-    let pair = Pair { terms, widths: widths.clone(), seed, epochs_per_step, hdfb, residual };
+    let runs = sides.into_iter().map(|side| (side.block.to_string(), side.run)).collect();
+    let heat = Heat { terms, widths: widths.clone(), seed, epochs_per_step, runs };
     let partial = path.with_extension("partial");
-    fs::write(&partial, serde_json::to_vec(&pair)?).and_then(|()| fs::rename(&partial, &path))?;
-    Ok(pair)
+    fs::write(&partial, serde_json::to_vec(&heat)?).and_then(|()| fs::rename(&partial, &path))?;
+    Ok(heat)
 }
 
 /// A block in training.
 struct Side {
+    block: Contestant,
     learner: Learner,
     run: Run,
     epochs_per_step: f64,
 }
 
 impl Side {
-    fn open(options: &CompareOptions, terms: Terms, widths: &Widths, seed: u64, block: Block) -> anyhow::Result<Self> {
-        let mut settings = serde_json::json!({"config": {"widths": widths, "block": block}, "training": {}});
+    fn open(
+        options: &CompareOptions,
+        terms: Terms,
+        widths: &Widths,
+        seed: u64,
+        block: Contestant,
+    ) -> anyhow::Result<Self> {
+        let mut settings = serde_json::json!({
+            "config": {"widths": widths, "block": block.block},
+            "training": {"blocks_from_zero": block.from_zero},
+        });
         let mut training = vqgan::Training::preset(&options.preset).context("a preset has both")?;
         let perceptual = matches!(terms, Terms::Perceptual | Terms::GanPerceptual);
         if perceptual && options.autoencoder.is_none() {
@@ -260,10 +298,8 @@ impl Side {
         if matches!(terms, Terms::Gan | Terms::GanPerceptual) {
             // VQGAN's weight.
             training.loss.adversarial = 0.8;
-            settings["training"] = serde_json::json!({
-                "loss": &training.loss,
-                "discriminator_start": options.steps / 4,
-            });
+            settings["training"]["loss"] = serde_json::json!(&training.loss);
+            settings["training"]["discriminator_start"] = (options.steps / 4).into();
         }
         let specification = Specification {
             kind: Kind::Vqgan,
@@ -281,7 +317,7 @@ impl Side {
         let pixels: usize = learner.data().samples().iter().map(|sample| sample.plane.data().len()).sum();
         let parameters = learner.network().trainable().iter().map(|(_, tensor)| tensor.numel()).sum();
         let epochs_per_step = (crops.batch * crops.size * crops.size) as f64 / pixels as f64;
-        Ok(Self { learner, run: Run { parameters, ..Run::default() }, epochs_per_step })
+        Ok(Self { block, learner, run: Run { parameters, ..Run::default() }, epochs_per_step })
     }
 
     fn step(&mut self, look_every: u64, held: &[Plane]) -> anyhow::Result<()> {
@@ -303,17 +339,16 @@ impl Side {
     }
 }
 
-/// Loss by step and by second, fidelity by step and by second, for each condition; the first seed's.
-fn panels(pairs: &[Pair]) -> Vec<Panel> {
+/// Loss by step and by second, fidelity by second, for each condition; the first seed's.
+fn panels(heats: &[Heat]) -> Vec<Panel> {
     let mut panels = Vec::new();
-    for pair in pairs.iter().filter(|pair| pair.seed == 1) {
-        let sides = [("HDFB", &pair.hdfb), ("residual", &pair.residual)];
-        let condition = format!("{:?}, widths {:?}", pair.terms, pair.widths.0);
+    for heat in heats.iter().filter(|heat| heat.seed == 1) {
+        let condition = format!("{:?}, widths {:?}", heat.terms, heat.widths.0);
         let mut panel = |what: &str, across: &str, line: &dyn Fn(&Run) -> Vec<(f64, f64)>| {
             panels.push(Panel {
                 title: format!("{what}: {condition}"),
                 across: across.to_owned(),
-                lines: sides.map(|(name, run)| (name.to_owned(), line(run))).into(),
+                lines: heat.runs.iter().map(|(name, run)| (name.clone(), line(run))).collect(),
             });
         };
         panel("L1", "step", &|run| (1..).map(f64::from).zip(run.smooth()).collect());
@@ -324,83 +359,84 @@ fn panels(pairs: &[Pair]) -> Vec<Panel> {
 }
 
 /// Epochs, steps and seconds to each level (Markdown).
-fn report(options: &CompareOptions, pairs: &[Pair]) -> anyhow::Result<String> {
+fn report(options: &CompareOptions, heats: &[Heat]) -> anyhow::Result<String> {
+    let first = options.blocks.first().map(Contestant::to_string).unwrap_or_default();
     let mut text = format!(
-        "# HDFB against residual blocks\n\nPreset {}, {} steps, {} seeds; both in one process, {TURN} steps in turn. Medians over the \
-         seeds, with the range of the ratios. A level is reached where the figure stays at or beyond it: the loss smoothed over \
-         {SMOOTH} steps, fidelity on {} held-out images every {} steps. Below 1, the HDFB is faster.\n",
+        "# Blocks of HiResMed-VQGAN\n\nPreset {}, {} steps, {} seeds; all in one process, {TURN} steps in turn. Medians over the \
+         seeds; of ratios, which are to {first} with the same seed, the range as well. A level is reached where the figure stays at or \
+         beyond it: the loss smoothed over {SMOOTH} steps, fidelity on {} held-out images every {} steps. `:zero`: the block's last \
+         convolution begins at zero.\n",
         options.preset, options.steps, options.seeds, options.looks, options.look_every
     );
     let mut conditions: Vec<(Terms, &Widths)> = Vec::new();
-    for pair in pairs {
-        if !conditions.contains(&(pair.terms, &pair.widths)) {
-            conditions.push((pair.terms, &pair.widths));
+    for heat in heats {
+        if !conditions.contains(&(heat.terms, &heat.widths)) {
+            conditions.push((heat.terms, &heat.widths));
         }
     }
     for (terms, widths) in conditions {
-        let of: Vec<&Pair> = pairs.iter().filter(|pair| (pair.terms, &pair.widths) == (terms, widths)).collect();
-        let each = |run: &dyn Fn(&Pair) -> f64| median(of.iter().map(|pair| run(pair)).collect());
-        let last = |values: &[f64]| values.last().copied().unwrap_or(f64::NAN);
-        let step_ms = |run: &Run| 1e3 * last(&run.seconds) / run.seconds.len().max(1) as f64;
+        let of: Vec<&Heat> = heats.iter().filter(|heat| (heat.terms, &heat.widths) == (terms, widths)).collect();
         writeln!(text, "\n## {terms:?}, widths {:?}\n", widths.0)?;
         writeln!(
             text,
-            "Parameters {} against {}; {:.0} ms a step against {:.0}: ratio {}. At the end L1 {:.4} against {:.4}, PSNR {:.2} dB against \
-             {:.2}.\n",
-            of[0].hdfb.parameters,
-            of[0].residual.parameters,
-            each(&|pair| step_ms(&pair.hdfb)),
-            each(&|pair| step_ms(&pair.residual)),
-            ranged(of.iter().map(|pair| step_ms(&pair.hdfb) / step_ms(&pair.residual)).collect()),
-            each(&|pair| last(&pair.hdfb.smooth())),
-            each(&|pair| last(&pair.residual.smooth())),
-            each(&|pair| pair.hdfb.psnr.last().map_or(f64::NAN, |&(_, psnr)| psnr)),
-            each(&|pair| pair.residual.psnr.last().map_or(f64::NAN, |&(_, psnr)| psnr)),
+            "| block | parameters | ms a step | ratio | L1 at the end | PSNR, dB |\n|---|---|---|---|---|---|"
         )?;
-        writeln!(
-            text,
-            "| level | epochs | steps | seconds | ratio of steps | ratio of seconds |\n|---|---|---|---|---|---|"
-        )?;
-        for (level, reached) in levels(&of) {
-            let pick = |side: usize, figure: &dyn Fn(&Pair, &Run, u64) -> f64| {
-                let values = of.iter().filter_map(|pair| {
-                    let run = if side == 0 { &pair.hdfb } else { &pair.residual };
-                    reached(run).map(|step| figure(pair, run, step))
-                });
-                median(values.collect())
-            };
-            let ratio = |figure: &dyn Fn(&Run, u64) -> f64| {
-                let ratios = of.iter().filter_map(|pair| {
-                    Some(figure(&pair.hdfb, reached(&pair.hdfb)?) / figure(&pair.residual, reached(&pair.residual)?))
-                });
-                ranged(ratios.collect())
-            };
-            let epochs = |pair: &Pair, _: &Run, step: u64| step as f64 * pair.epochs_per_step;
-            let steps = |_: &Pair, _: &Run, step: u64| step as f64;
-            let seconds = |_: &Pair, run: &Run, step: u64| run.seconds_at(step);
+        let last = |values: &[f64]| values.last().copied().unwrap_or(f64::NAN);
+        let step_ms = |run: &Run| 1e3 * last(&run.seconds) / run.seconds.len().max(1) as f64;
+        for (index, block) in options.blocks.iter().enumerate() {
+            let runs: Vec<&Run> = of.iter().map(|heat| &heat.runs[index].1).collect();
+            let each = |figure: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| figure(run)).collect());
             writeln!(
                 text,
-                "| {level} | {:.1} / {:.1} | {:.0} / {:.0} | {:.1} / {:.1} | {} | {} |",
-                pick(0, &epochs),
-                pick(1, &epochs),
-                pick(0, &steps),
-                pick(1, &steps),
-                pick(0, &seconds),
-                pick(1, &seconds),
-                ratio(&|_, step| step as f64),
-                ratio(&|run, step| run.seconds_at(step)),
+                "| {block} | {} | {:.0} | {} | {:.4} | {:.2} |",
+                runs.first().map_or(0, |run| run.parameters),
+                each(&step_ms),
+                ranged(of.iter().map(|heat| step_ms(&heat.runs[index].1) / step_ms(&heat.runs[0].1)).collect()),
+                each(&|run| last(&run.smooth())),
+                each(&|run| run.psnr.last().map_or(f64::NAN, |&(_, psnr)| psnr)),
             )?;
         }
+        writeln!(
+            text,
+            "\n| level | block | epochs | steps | seconds | ratio of steps | ratio of seconds |\n|---|---|---|---|---|---|---|"
+        )?;
+        for (level, reached) in levels(&of) {
+            for (index, block) in options.blocks.iter().enumerate() {
+                let median_of = |figure: &dyn Fn(&Heat, &Run, u64) -> f64| {
+                    let values = of.iter().filter_map(|heat| {
+                        let run = &heat.runs[index].1;
+                        reached(run).map(|step| figure(heat, run, step))
+                    });
+                    median(values.collect())
+                };
+                let ratio = |figure: &dyn Fn(&Run, u64) -> f64| {
+                    let ratios = of.iter().filter_map(|heat| {
+                        let [run, first] = [index, 0].map(|index| &heat.runs[index].1);
+                        Some(figure(run, reached(run)?) / figure(first, reached(first)?))
+                    });
+                    ranged(ratios.collect())
+                };
+                writeln!(
+                    text,
+                    "| {level} | {block} | {:.1} | {:.0} | {:.1} | {} | {} |",
+                    median_of(&|heat, _, step| step as f64 * heat.epochs_per_step),
+                    median_of(&|_, _, step| step as f64),
+                    median_of(&|_, run, step| run.seconds_at(step)),
+                    ratio(&|_, step| step as f64),
+                    ratio(&|run, step| run.seconds_at(step)),
+                )?;
+            }
+        }
     }
-    text += "\nThe table's pairs are HDFB / residual.\n\n![curves](compare.svg)\n";
+    text += "\n![curves](compare.svg)\n";
     Ok(text)
 }
 
 type Reached = Box<dyn Fn(&Run) -> Option<u64>>;
 
 /// The levels of loss and of fidelity that every run of the condition reaches, hardest last, and how a run reaches each.
-fn levels(pairs: &[&Pair]) -> Vec<(String, Reached)> {
-    let runs: Vec<&Run> = pairs.iter().flat_map(|pair| [&pair.hdfb, &pair.residual]).collect();
+fn levels(heats: &[&Heat]) -> Vec<(String, Reached)> {
+    let runs: Vec<&Run> = heats.iter().flat_map(|heat| heat.runs.iter().map(|(_, run)| run)).collect();
     let between = |from: f64, to: f64| {
         (1..=LEVELS).map(move |number| from + (to - from) * number as f64 / LEVELS as f64).collect::<Vec<_>>()
     };
@@ -475,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn both_blocks_are_trained_once_and_reported() {
+    fn all_blocks_are_trained_once_and_reported() {
         let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         for folder in &folders[..2] {
             let pixels: Vec<u8> = (0..40 * 40).map(|i| (i * 7 % 251) as u8).collect();
@@ -488,6 +524,7 @@ mod tests {
             held_out: folders[1].path().into(),
             preset: "tiny".into(),
             widths: vec![widths("8,8").unwrap(), widths("8,16").unwrap()],
+            blocks: ["residual", "hdfb", "hdfb-light:zero"].map(|block| contestant(block).unwrap()).into(),
             terms: vec![Terms::Plain, Terms::Gan],
             seeds: 1,
             steps: 12,
@@ -498,17 +535,32 @@ mod tests {
         };
         compare(&options).unwrap();
         let first = fs::read_to_string(folders[2].path().join("compare.md")).unwrap();
-        for part in ["## Plain, widths [8, 8]", "## Gan, widths [8, 16]", "PSNR", "ratio"] {
+        for part in ["## Plain, widths [8, 8]", "## Gan, widths [8, 16]", "PSNR", "| hdfb-light:zero |"] {
             assert!(first.contains(part), "{part} is not in {first}");
         }
         let found = results(folders[2].path());
         assert_eq!(found.len(), 4);
-        let pair: Pair = serde_json::from_slice(&fs::read(&found[0]).unwrap()).unwrap();
-        assert_eq!((pair.hdfb.l1.len(), pair.residual.l1.len(), pair.hdfb.psnr.len()), (12, 12, 3));
-        assert!(pair.hdfb.parameters > 0 && pair.hdfb.parameters != pair.residual.parameters);
+        let heat: Heat = serde_json::from_slice(&fs::read(&found[0]).unwrap()).unwrap();
+        assert_eq!(
+            heat.runs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["residual", "hdfb", "hdfb-light:zero"]
+        );
+        for (name, run) in &heat.runs {
+            assert_eq!((run.l1.len(), run.psnr.len()), (12, 3), "{name}");
+        }
+        let parameters: Vec<usize> = heat.runs.iter().map(|(_, run)| run.parameters).collect();
+        assert!(parameters[2] < parameters[0] && parameters[0] < parameters[1], "{parameters:?}");
         // What is there is not trained again: its times would differ.
         compare(&options).unwrap();
         assert_eq!(fs::read_to_string(folders[2].path().join("compare.md")).unwrap(), first);
+    }
+
+    #[test]
+    fn a_block_is_named_with_how_it_begins() {
+        for text in ["residual", "hdfb", "hdfb-light", "residual:zero", "hdfb-light:zero"] {
+            assert_eq!(contestant(text).unwrap().to_string(), text);
+        }
+        assert!(contestant("light").unwrap_err().contains("hdfb-light"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Convolution {
 pub(crate) struct Initialisation {
     /// Standard deviation of N(0, σ); Kaiming's uniform without.
     pub deviation: Option<f64>,
+    /// Whether a block's last convolution begins at zero.
+    pub blocks_from_zero: bool,
     /// [`Kind::Float`] or [`Kind::BFloat16`].
     pub compute: Kind,
     /// Each variable's numbers follow from it and the variable's name.
@@ -31,7 +33,7 @@ pub(crate) struct Initialisation {
 
 impl Default for Initialisation {
     fn default() -> Self {
-        Self { deviation: None, compute: Kind::Float, seed: 0 }
+        Self { deviation: None, blocks_from_zero: false, compute: Kind::Float, seed: 0 }
     }
 }
 
@@ -39,6 +41,11 @@ impl Initialisation {
     /// The same in f32.
     pub(crate) fn exact(self) -> Self {
         Self { compute: Kind::Float, ..self }
+    }
+
+    /// For a block's last convolution.
+    fn last(self) -> Self {
+        if self.blocks_from_zero { Self { deviation: Some(0.0), ..self } } else { self }
     }
 
     fn variable(self, path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
@@ -159,32 +166,40 @@ pub(crate) struct BlockOptions {
     pub init: Initialisation,
 }
 
+/// What follows a block's first norm, activation and convolution.
 #[derive(Debug)]
-enum Second {
-    /// Multi-scale convolutional feature enhancement (equation 12).
+enum Rest {
+    /// A second norm and activation, then the multi-scale convolutional feature enhancement (equation 12).
     Enhancement {
         norm: Normalisation,
-        conv: Convolution,
+        enhance_norm: Normalisation,
+        enhance_conv: Convolution,
         depthwise: Convolution,
         pointwise: Convolution,
-        drop_path: f64,
     },
-    /// The residual block's second convolution.
-    Convolution(Convolution),
+    /// The depth-wise separable convolution of the enhancement.
+    Separable { depthwise: Convolution, pointwise: Convolution },
+    /// The residual block's second norm, activation and convolution.
+    Convolution { norm: Normalisation, conv: Convolution },
 }
 
-impl Second {
+impl Rest {
     /// `kept`: see [`ResidualBlock::kept_paths`].
     fn forward(&self, h: &Tensor, kept: Option<&Tensor>) -> Tensor {
+        let weighed = |y: Tensor| match kept {
+            Some(kept) => {
+                let kept = kept.to_kind(y.kind());
+                y * kept
+            }
+            None => y,
+        };
         match self {
-            Second::Convolution(conv) => conv.forward(h),
-            Second::Enhancement { norm, conv, depthwise, pointwise, .. } => {
-                let y = conv.forward(&norm.forward(h)).gelu("none");
-                let y = pointwise.forward(&depthwise.forward(&y));
-                match kept {
-                    Some(kept) => h + y * kept.to_kind(h.kind()),
-                    None => h + y,
-                }
+            Rest::Convolution { norm, conv } => conv.forward(&norm.forward(h).silu()),
+            Rest::Separable { depthwise, pointwise } => weighed(pointwise.forward(&depthwise.forward(&h.gelu("none")))),
+            Rest::Enhancement { norm, enhance_norm, enhance_conv, depthwise, pointwise } => {
+                let h = norm.forward(h).silu();
+                let y = enhance_conv.forward(&enhance_norm.forward(&h)).gelu("none");
+                h + weighed(pointwise.forward(&depthwise.forward(&y)))
             }
         }
     }
@@ -204,16 +219,17 @@ impl Excitation {
     }
 }
 
-/// HDFB (equations 2 to 12) or VQGAN's residual block: `[N, from, H, W] -> [N, to, H, W]`.
+/// HDFB (equations 2 to 12), its light form or VQGAN's residual block: `[N, from, H, W] -> [N, to, H, W]`.
 ///
-/// `x -> norm -> SiLU -> conv 3x3 -> norm -> SiLU -> second -> (excitation) -> + shortcut(x)`, where `second` is the
-/// enhancement `h -> norm -> conv 3x3 -> GELU -> depth-wise 5x5 -> 1x1 -> drop path -> + h`, or one more convolution.
+/// `x -> norm -> SiLU -> conv 3x3 -> rest -> (excitation) -> + shortcut(x)`. The HDFB's rest is `norm -> SiLU -> h`, then the
+/// enhancement `h -> norm -> conv 3x3 -> GELU -> depth-wise 5x5 -> 1x1 -> drop path -> + h`; the light one's `GELU -> depth-wise 3x3 ->
+/// 1x1 -> drop path`; the residual block's `norm -> SiLU -> conv 3x3`.
 #[derive(Debug)]
 pub(crate) struct ResidualBlock {
-    norm1: Normalisation,
-    conv1: Convolution,
-    norm2: Normalisation,
-    second: Second,
+    norm: Normalisation,
+    conv: Convolution,
+    rest: Rest,
+    drop_path: f64,
     excitation: Option<Excitation>,
     shortcut: Option<Convolution>,
 }
@@ -221,44 +237,38 @@ pub(crate) struct ResidualBlock {
 impl ResidualBlock {
     /// A block at `path`; `excite` asks for squeeze and excitation where the options have it.
     pub(crate) fn new(path: &nn::Path, from: i64, to: i64, excite: bool, options: BlockOptions) -> Self {
-        let conv = |name: &str, shape| Convolution::new(&(path / name), options.init, shape);
-        let second = match options.block {
-            Block::Hdfb => Second::Enhancement {
-                norm: Normalisation::new(&(path / "enhance" / "norm"), to),
-                conv: Convolution::new(&(path / "enhance" / "conv"), options.init, ConvolutionShape::same(to, to, 3)),
-                depthwise: Convolution::new(
-                    &(path / "enhance" / "depthwise"),
-                    options.init,
-                    ConvolutionShape::depthwise(to, 5),
-                ),
-                pointwise: Convolution::new(
-                    &(path / "enhance" / "pointwise"),
-                    options.init,
-                    ConvolutionShape::same(to, to, 1),
-                ),
-                drop_path: options.drop_path,
+        let init = options.init;
+        let conv = |path: nn::Path, shape| Convolution::new(&path, init, shape);
+        let last =
+            |path: nn::Path, kernel| Convolution::new(&path, init.last(), ConvolutionShape::same(to, to, kernel));
+        let norm = |path: nn::Path, width| Normalisation::new(&path, width);
+        let enhance = path / "enhance";
+        let rest = match options.block {
+            Block::Hdfb => Rest::Enhancement {
+                norm: norm(path / "norm2", to),
+                enhance_norm: norm(&enhance / "norm", to),
+                enhance_conv: conv(&enhance / "conv", ConvolutionShape::same(to, to, 3)),
+                depthwise: conv(&enhance / "depthwise", ConvolutionShape::depthwise(to, 5)),
+                pointwise: last(&enhance / "pointwise", 1),
             },
-            Block::Residual => Second::Convolution(conv("conv2", ConvolutionShape::same(to, to, 3))),
+            Block::HdfbLight => Rest::Separable {
+                depthwise: conv(path / "depthwise", ConvolutionShape::depthwise(to, 3)),
+                pointwise: last(path / "pointwise", 1),
+            },
+            Block::Residual => Rest::Convolution { norm: norm(path / "norm2", to), conv: last(path / "conv2", 3) },
         };
         let inner = (to / 4).max(1);
+        let gate = |name: &str, from, to| {
+            Convolution::new(&(path / "excite" / name), init.exact(), ConvolutionShape::same(from, to, 1))
+        };
         Self {
-            norm1: Normalisation::new(&(path / "norm1"), from),
-            conv1: conv("conv1", ConvolutionShape::same(from, to, 3)),
-            norm2: Normalisation::new(&(path / "norm2"), to),
-            second,
-            excitation: (excite && options.squeeze_excitation).then(|| Excitation {
-                reduce: Convolution::new(
-                    &(path / "excite" / "reduce"),
-                    options.init.exact(),
-                    ConvolutionShape::same(to, inner, 1),
-                ),
-                expand: Convolution::new(
-                    &(path / "excite" / "expand"),
-                    options.init.exact(),
-                    ConvolutionShape::same(inner, to, 1),
-                ),
-            }),
-            shortcut: (from != to).then(|| conv("shortcut", ConvolutionShape::same(from, to, 1))),
+            norm: norm(path / "norm1", from),
+            conv: conv(path / "conv1", ConvolutionShape::same(from, to, 3)),
+            rest,
+            drop_path: if options.block == Block::Residual { 0.0 } else { options.drop_path },
+            excitation: (excite && options.squeeze_excitation)
+                .then(|| Excitation { reduce: gate("reduce", to, inner), expand: gate("expand", inner, to) }),
+            shortcut: (from != to).then(|| conv(path / "shortcut", ConvolutionShape::same(from, to, 1))),
         }
     }
 
@@ -266,21 +276,17 @@ impl ResidualBlock {
     /// `[count, 1, 1, 1]`; `None` where nothing is ever dropped. Drawn before the block runs, so that a block that runs twice drops
     /// the same.
     pub(crate) fn kept_paths(&self, count: i64, device: Device, random: &mut ChaCha8Rng) -> Option<Tensor> {
-        match &self.second {
-            Second::Enhancement { drop_path, .. } if *drop_path > 0.0 => {
-                let kept = 1.0 / (1.0 - *drop_path as f32);
-                let draw = |_| if random.random_bool(*drop_path) { 0.0 } else { kept };
-                let values: Vec<f32> = (0..count).map(draw).collect();
-                Some(Tensor::from_slice(&values).reshape([-1, 1, 1, 1]).to_device(device))
-            }
-            _ => None,
-        }
+        (self.drop_path > 0.0).then(|| {
+            let kept = 1.0 / (1.0 - self.drop_path as f32);
+            let draw = |_| if random.random_bool(self.drop_path) { 0.0 } else { kept };
+            let values: Vec<f32> = (0..count).map(draw).collect();
+            Tensor::from_slice(&values).reshape([-1, 1, 1, 1]).to_device(device)
+        })
     }
 
     /// `kept` is of a training batch: see [`kept_paths`](Self::kept_paths).
     pub(crate) fn forward(&self, x: &Tensor, kept: Option<&Tensor>) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward(x).silu());
-        let h = self.second.forward(&self.norm2.forward(&h).silu(), kept);
+        let h = self.rest.forward(&self.conv.forward(&self.norm.forward(x).silu()), kept);
         let h = match &self.excitation {
             Some(excitation) => excitation.forward(&h),
             None => h,

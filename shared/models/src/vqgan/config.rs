@@ -23,6 +23,9 @@ pub enum Block {
     /// Hierarchical dynamic feature block (equations 2 to 12): two norm-activation pairs around a 3x3 convolution, then the
     /// multi-scale convolutional feature enhancement.
     Hdfb,
+    /// The block as equations 2 to 8 print it, without the convolution between the pairs that the paper's text has, and what then stands
+    /// there twice taken once: norm, activation, 3x3 convolution, GELU, depth-wise 3x3, 1x1. Half of the arithmetic.
+    HdfbLight,
     /// VQGAN's residual block, the baseline of table 2 and figure 8.
     Residual,
 }

@@ -141,10 +141,20 @@ impl Writer<'_> {
         self.graph.set_scope(path);
         let h = self.norm_silu(x, &format!("{path}.norm1"), width);
         let h = self.same(&h, &format!("{path}.conv1"), width, width, 3);
-        let h = self.norm_silu(&h, &format!("{path}.norm2"), width);
+        let second = |writer: &mut Self| writer.norm_silu(&h, &format!("{path}.norm2"), width);
         let h = match self.config.block {
-            Block::Hdfb => self.enhancement(&h, &format!("{path}.enhance"), width),
-            Block::Residual => self.same(&h, &format!("{path}.conv2"), width, width, 3),
+            Block::Hdfb => {
+                let h = second(self);
+                self.enhancement(&h, &format!("{path}.enhance"), width)
+            }
+            Block::HdfbLight => {
+                let h = self.graph.gelu(&h);
+                self.separable(&h, path, width, 3)
+            }
+            Block::Residual => {
+                let h = second(self);
+                self.same(&h, &format!("{path}.conv2"), width, width, 3)
+            }
         };
         let h = if excite && self.config.squeeze_excitation { self.excitation(&h, path, width) } else { h };
         self.graph.add(&h, x)
@@ -154,10 +164,15 @@ impl Writer<'_> {
         let y = self.norm(h, &format!("{path}.norm"), width);
         let y = self.same(&y, &format!("{path}.conv"), width, width, 3);
         let y = self.graph.gelu(&y);
-        let geometry = Convolution { padding: 2, groups: width, ..Convolution::default() };
-        let y = self.conv(&y, &format!("{path}.depthwise"), [width, 1, 5, 5], geometry);
-        let y = self.same(&y, &format!("{path}.pointwise"), width, width, 1);
+        let y = self.separable(&y, path, width, 5);
         self.graph.add(h, &y)
+    }
+
+    /// A depth-wise convolution and a 1x1 one.
+    fn separable(&mut self, x: &Value, path: &str, width: usize, kernel: usize) -> Value {
+        let geometry = Convolution { padding: kernel / 2, groups: width, ..Convolution::default() };
+        let y = self.conv(x, &format!("{path}.depthwise"), [width, 1, kernel, kernel], geometry);
+        self.same(&y, &format!("{path}.pointwise"), width, width, 1)
     }
 
     fn excitation(&mut self, h: &Value, path: &str, width: usize) -> Value {

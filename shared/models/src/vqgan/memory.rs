@@ -88,10 +88,12 @@ impl Counted {
         // What a convolution keeps of an input that is f32: the input itself, or its copy.
         let copy = |values: usize| if compute == F32 { 0 } else { compute * values };
         let block = |width: usize, pixels: usize, excited: bool| {
-            // Before `second`: two norms' outputs, the second's input, and an input of a convolution; then the enhancement's input,
-            // and the inputs of three convolutions and a GELU; or of one convolution.
+            // The first norm's output and the first convolution's input. Then the second norm's input and output, the enhancement's
+            // input, and the inputs of three convolutions and a GELU; or the inputs of a GELU and two convolutions; or the second
+            // norm's input and output and a convolution's input.
             let (whole, computed) = match config.block {
                 Block::Hdfb => (4, 5),
+                Block::HdfbLight => (1, 4),
                 Block::Residual => (3, 2),
             };
             let excited = usize::from(excited && config.squeeze_excitation);
@@ -102,14 +104,16 @@ impl Counted {
         };
         let conv = |from: usize, to: usize, kernel: usize| from * to * kernel * kernel + to;
         let of_block = |width: usize, excited: bool| {
-            let second = match config.block {
-                Block::Hdfb => 2 * width + conv(width, width, 3) + conv(1, width, 5) + conv(width, width, 1),
-                Block::Residual => conv(width, width, 3),
+            let separable = |kernel: usize| conv(1, width, kernel) + conv(width, width, 1);
+            let rest = match config.block {
+                Block::Hdfb => 4 * width + conv(width, width, 3) + separable(5),
+                Block::HdfbLight => separable(3),
+                Block::Residual => 2 * width + conv(width, width, 3),
             };
             let inner = (width / 4).max(1);
             let excitation = conv(width, inner, 1) + conv(inner, width, 1);
             let excited = excited && config.squeeze_excitation;
-            4 * width + conv(width, width, 3) + second + if excited { excitation } else { 0 }
+            2 * width + conv(width, width, 3) + rest + if excited { excitation } else { 0 }
         };
         let (mut pixels, mut from) = (crops.size * crops.size, config.channels);
         let mut encoder = Vec::new();

@@ -17,7 +17,7 @@ pub(crate) fn product(checkpoint: &Weights, naming: &Naming) -> Result<Product, 
     let weights = checkpoint.under("average.");
     let graphs = export(&config, &weights).map_err(|error| Error::Export(error.to_string()))?;
     let kind = match config.block {
-        Block::Hdfb => Kind::Vqgan,
+        Block::Hdfb | Block::HdfbLight => Kind::Vqgan,
         Block::Residual => Kind::VqganResidual,
     };
     let window = Window::LUNG_CT;

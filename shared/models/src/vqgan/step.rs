@@ -109,8 +109,13 @@ impl Learner {
             Precision::Bf16 if device.is_cuda() => Kind::BFloat16,
             _ => Kind::Float,
         };
-        let network =
-            Network::on(&config, Initialisation { deviation: training.initial_deviation, compute, seed }, device);
+        let init = Initialisation {
+            deviation: training.initial_deviation,
+            blocks_from_zero: training.blocks_from_zero,
+            compute,
+            seed,
+        };
+        let network = Network::on(&config, init, device);
         let adversary = Adversary::new(&config, &training, seed, device);
         let trainable = network.trainable();
         let average = trainable.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();

@@ -51,6 +51,8 @@ fn parameters_are_as_many_as_counted_by_hand() {
     // pointwise w² + w; residual: 9w² + w. Excitation of width w: w·w/4 + w/4 + w/4·w + w.
     let hdfb = |w: usize| 19 * w * w + 35 * w;
     let residual = |w: usize| 18 * w * w + 6 * w;
+    // Light: norm 2w, conv 9w² + w, depth-wise 10w, pointwise w² + w.
+    let light = |w: usize| 10 * w * w + 14 * w;
     let excitation = |w: usize| w * w / 2 + w / 4 + w;
     // Strides 2, 2: kernels of 4. Encoder 1 -> 8 -> 16 -> latent 8; decoder 8 -> 16 -> 8 -> 8 -> 1.
     let rest = (16 * 8 + 8) + (16 * 8 * 16 + 16) + 2 * 16 + (16 * 8 + 8) // encoder: down, down, norm, out
@@ -61,6 +63,7 @@ fn parameters_are_as_many_as_counted_by_hand() {
         + 2 * excitation(8) + 2 * 8 + (9 * 8 + 1);
     let blocks = |block: &dyn Fn(usize) -> usize| block(8) + 2 * block(16) + block(16) + 2 * block(8);
     assert_eq!(count(&config), rest + blocks(&hdfb));
+    assert_eq!(count(&Config { block: Block::HdfbLight, ..config.clone() }), rest + blocks(&light));
     assert_eq!(count(&Config { block: Block::Residual, ..config }), rest + blocks(&residual));
 }
 
@@ -90,7 +93,7 @@ fn one_image_is_learned() {
 
 #[test]
 fn every_parameter_receives_a_gradient() {
-    for block in [Block::Hdfb, Block::Residual] {
+    for block in [Block::Hdfb, Block::HdfbLight, Block::Residual] {
         let (config, training) = tiny();
         let training = Training { discriminator_start: Some(0), ..training };
         tch::set_num_threads(1);
@@ -125,9 +128,13 @@ fn worst(a: &[Tensor], b: &[Tensor]) -> f64 {
 #[test]
 fn activations_that_are_made_again_give_the_same_gradients() {
     tch::set_num_threads(1);
-    for (block, drop_path, squeeze_excitation) in
-        [(Block::Hdfb, 0.0, true), (Block::Hdfb, 0.5, true), (Block::Hdfb, 0.0, false), (Block::Residual, 0.0, true)]
-    {
+    for (block, drop_path, squeeze_excitation) in [
+        (Block::Hdfb, 0.0, true),
+        (Block::Hdfb, 0.5, true),
+        (Block::Hdfb, 0.0, false),
+        (Block::HdfbLight, 0.5, true),
+        (Block::Residual, 0.0, true),
+    ] {
         let config = Config { block, drop_path, squeeze_excitation, ..Config::preset("tiny").unwrap() };
         let network = Network::new(&config, None);
         let normal = |seed: u8| {
@@ -305,7 +312,7 @@ fn a_parent_with_another_perceptual_term_is_refused() {
 #[test]
 fn exported_graphs_equal_libtorch() {
     let runtime = Runtime::load().unwrap();
-    for block in [Block::Hdfb, Block::Residual] {
+    for block in [Block::Hdfb, Block::HdfbLight, Block::Residual] {
         let (config, training) = tiny();
         let config = Config { block, strides: vec![4, 2], ..config };
         let mut learner = learner(config.clone(), training, None);

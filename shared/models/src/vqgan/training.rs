@@ -73,6 +73,10 @@ pub struct Training {
     pub clip_norm: Option<f64>,
     /// Standard deviation of a N(0, σ) initialisation of the convolutions (the paper's 0.02); Kaiming's uniform without.
     pub initial_deviation: Option<f64>,
+    /// Whether each block's last convolution begins at zero, so that the network begins without its blocks and lets in what they learn
+    /// (as the last γ of each block in Goyal et al. 2017, arXiv:1706.02677).
+    #[serde(default)]
+    pub blocks_from_zero: bool,
     /// Decay of the running average of the weights that is exported.
     pub average_decay: f64,
     /// Crop sizes by step, ascending `from_step`, the first 0.
@@ -117,6 +121,7 @@ impl Training {
             epsilon: 1e-8,
             clip_norm: Some(1.0),
             initial_deviation: None,
+            blocks_from_zero: false,
             average_decay: 0.995,
             crops: vec![Crops { from_step: 0, size, batch }],
             discriminator_start: None,
