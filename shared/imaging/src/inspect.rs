@@ -18,9 +18,20 @@ pub enum Numbers {
     Many(Vec<f64>),
 }
 
+/// A stored value: whole, or of floating point pixel data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Stored {
+    /// A whole number.
+    Whole(i64),
+    /// A floating point number.
+    Real(f64),
+}
+
 /// A file's record. The order of the fields is the order of the keys; what is unknown is `None` (null in JSON).
 ///
-/// Stored values are integers before rescale, over all frames and samples; YBR is converted to RGB first.
+/// Stored values are those before rescale, over all frames and samples: integers, or floating point numbers where the pixel data are; YBR
+/// is converted to RGB first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Inspection {
     /// The path as it was given.
@@ -56,12 +67,12 @@ pub struct Inspection {
     /// Window Width.
     pub window_width: Option<Numbers>,
     /// Least stored value.
-    pub stored_min: Option<i64>,
+    pub stored_min: Option<Stored>,
     /// Largest stored value.
-    pub stored_max: Option<i64>,
+    pub stored_max: Option<Stored>,
     /// Sum of the stored values.
-    pub stored_sum: Option<i64>,
-    /// SHA-256 over the stored values as little-endian integers of the allocated width (one byte for 1-bit pixels), frame
+    pub stored_sum: Option<Stored>,
+    /// SHA-256 over the stored values as little-endian numbers of the allocated width (one byte for 1-bit pixels), frame
     /// by frame, samples interleaved; hex.
     pub stored_sha256: Option<String>,
 }
@@ -121,6 +132,9 @@ fn refused(inspection: Inspection, fault: &Fault) -> Inspection {
 }
 
 fn decoded(mut inspection: Inspection, image: &DicomImage) -> Inspection {
+    if image.is_real() {
+        return decoded_reals(inspection, image);
+    }
     let width = usize::from(inspection.bits_allocated.unwrap_or(8).div_ceil(8));
     let (mut low, mut high, mut sum) = (i64::MAX, i64::MIN, 0i64);
     let mut hash = Sha256::new();
@@ -140,9 +154,32 @@ fn decoded(mut inspection: Inspection, image: &DicomImage) -> Inspection {
         hash.update(&bytes);
     }
     inspection.ok = true;
-    inspection.stored_min = Some(low);
-    inspection.stored_max = Some(high);
-    inspection.stored_sum = Some(sum);
+    inspection.stored_min = Some(Stored::Whole(low));
+    inspection.stored_max = Some(Stored::Whole(high));
+    inspection.stored_sum = Some(Stored::Whole(sum));
+    inspection.stored_sha256 = Some(hex::encode(hash.finalize()));
+    inspection
+}
+
+fn decoded_reals(mut inspection: Inspection, image: &DicomImage) -> Inspection {
+    let (mut low, mut high, mut sum) = (f64::INFINITY, f64::NEG_INFINITY, 0f64);
+    let mut hash = Sha256::new();
+    for index in 0..image.frames() {
+        let values = match image.real_frame(index) {
+            Ok(values) => values,
+            Err(error) => return refused(inspection, &error.fault),
+        };
+        for value in values {
+            (low, high, sum) = (low.min(value), high.max(value), sum + value);
+            match inspection.bits_allocated {
+                Some(32) => hash.update((value as f32).to_le_bytes()),
+                _ => hash.update(value.to_le_bytes()),
+            }
+        }
+    }
+    inspection.ok = true;
+    [inspection.stored_min, inspection.stored_max, inspection.stored_sum] =
+        [low, high, sum].map(|value| Some(Stored::Real(value)));
     inspection.stored_sha256 = Some(hex::encode(hash.finalize()));
     inspection
 }
@@ -207,8 +244,11 @@ mod tests {
         assert_eq!(keys(&inspection), KEYS);
         assert!(inspection.ok && inspection.error.is_none());
         assert_eq!((inspection.columns, inspection.rows, inspection.frames), (Some(3), Some(1), Some(1)));
-        assert_eq!((inspection.stored_min, inspection.stored_max), (Some(0), Some(65_535)));
-        assert_eq!(inspection.stored_sum, Some(65_793));
+        assert_eq!(
+            (inspection.stored_min, inspection.stored_max),
+            (Some(Stored::Whole(0)), Some(Stored::Whole(65_535)))
+        );
+        assert_eq!(inspection.stored_sum, Some(Stored::Whole(65_793)));
         assert_eq!(inspection.window_center, Some(Numbers::One(-299.5)));
         let digest = hex::encode(Sha256::digest([0, 0, 0xFF, 0xFF, 2, 1]));
         assert_eq!(inspection.stored_sha256, Some(digest));

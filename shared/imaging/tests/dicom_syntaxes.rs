@@ -58,7 +58,7 @@ impl Writer {
             return;
         }
         self.bytes.extend(vr);
-        if matches!(vr, b"OB" | b"OW" | b"SQ" | b"UN") {
+        if matches!(vr, b"OB" | b"OD" | b"OF" | b"OW" | b"SQ" | b"UN") {
             self.u16(0);
             self.u32(length);
         } else {
@@ -73,6 +73,16 @@ impl Writer {
         }
         self.header(tag, vr, value.len() as u32);
         self.bytes.extend(value);
+    }
+
+    /// Little-endian numbers, written in the file's order.
+    fn float(&mut self, tag: (u16, u16), vr: &[u8; 2], bytes: &[u8]) {
+        let width = if matches!(vr, b"FL" | b"OF") { 4 } else { 8 };
+        self.header(tag, vr, bytes.len() as u32);
+        for number in bytes.chunks(width) {
+            let big = self.encoding == Encoding::Big;
+            (0..width).for_each(|at| self.bytes.push(number[if big { width - 1 - at } else { at }]));
+        }
     }
 
     fn number(&mut self, tag: (u16, u16), value: u16) {
@@ -93,10 +103,14 @@ struct Case {
     bits: (u16, u16),
     signed: bool,
     frames: u16,
+    /// Pixel Padding Value and its Range Limit.
+    padding: Option<(u16, u16)>,
 }
 
 #[derive(Clone)]
 enum Pixels {
+    Singles(Vec<f32>),
+    Doubles(Vec<f64>),
     Words(Vec<u16>),
     Bytes(Vec<u8>),
     Fragments(Vec<Vec<u8>>),
@@ -118,6 +132,7 @@ fn case(name: &'static str, syntax: &'static str, pixels: Pixels) -> Case {
         bits: (16, 12),
         signed: false,
         frames: 1,
+        padding: None,
     }
 }
 
@@ -133,12 +148,31 @@ fn file(case: &Case) -> Vec<u8> {
     set.number((0x28, 0x11), WIDTH as u16);
     set.element((0x28, 0x30), b"DS", b"0.5\\0.75");
     set.number((0x28, 0x100), case.bits.0);
-    set.number((0x28, 0x101), case.bits.1);
-    set.number((0x28, 0x102), case.bits.1 - 1);
-    set.number((0x28, 0x103), u16::from(case.signed));
+    if !matches!(case.pixels, Pixels::Singles(_) | Pixels::Doubles(_)) {
+        set.number((0x28, 0x101), case.bits.1);
+        set.number((0x28, 0x102), case.bits.1 - 1);
+        set.number((0x28, 0x103), u16::from(case.signed));
+    }
+    if let Some((value, limit)) = case.padding {
+        set.number((0x28, 0x120), value);
+        set.number((0x28, 0x121), limit);
+    }
+    match &case.pixels {
+        Pixels::Singles(_) => set.float((0x28, 0x122), b"FL", &(-3f32).to_le_bytes()),
+        Pixels::Doubles(_) => set.float((0x28, 0x123), b"FD", &(-3f64).to_le_bytes()),
+        _ => {}
+    }
     set.element((0x28, 0x1052), b"DS", b"-1024");
     set.element((0x28, 0x1053), b"DS", b"1");
     match &case.pixels {
+        Pixels::Singles(values) => {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            set.float((0x7FE0, 8), b"OF", &bytes);
+        }
+        Pixels::Doubles(values) => {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            set.float((0x7FE0, 9), b"OD", &bytes);
+        }
         Pixels::Words(words) => {
             set.header((0x7FE0, 0x10), b"OW", words.len() as u32 * 2);
             words.iter().for_each(|&word| set.u16(word));
@@ -303,6 +337,60 @@ fn signs_mirrors_and_rescale_are_applied_to_planes() {
 }
 
 #[test]
+fn pixels_that_hold_nothing_get_the_least_value_of_the_others() {
+    let explicit = "1.2.840.10008.1.2.1";
+    let plane = |case: &Case| from_bytes(&file(case), "case.dcm", ReadOptions::default()).unwrap().to_plane(0).unwrap();
+    // Stored 0 to 4095; what is white in the file is nothing, given from either end of its range.
+    for padding in [(4000, 4095), (4095, 4000)] {
+        let case = Case { padding: Some(padding), ..case("padded", explicit, Pixels::Words(values())) };
+        let expected = |value: u16| if value >= 4000 { -1024.0 } else { f32::from(value) - 1024.0 };
+        assert!(values().iter().any(|&value| value >= 4000) && values().contains(&0));
+        assert!(plane(&case).data().iter().copied().eq(values().into_iter().map(expected)), "{padding:?}");
+        // Black is the most of the stored values here, and padding is meant in those.
+        let inverted = plane(&Case { photometric: "MONOCHROME1", ..case.clone() });
+        let least = values().iter().filter(|&&value| value < 4000).map(|&value| 4095 - value).min().unwrap();
+        let of = |value: u16| f32::from(if value >= 4000 { least } else { 4095 - value }) - 1024.0;
+        assert!(inverted.data().iter().copied().eq(values().into_iter().map(of)));
+    }
+    // A negative value, and an image that holds nothing at all.
+    let words = vec![0u16.wrapping_sub(2000); WIDTH * HEIGHT];
+    let mut empty = Case { padding: Some((words[0], words[0])), ..case("empty", explicit, Pixels::Words(words)) };
+    (empty.signed, empty.bits) = (true, (16, 16));
+    assert!(plane(&empty).data().iter().all(|&value| value == -3024.0));
+}
+
+#[test]
+fn floating_point_pixels_come_back_exactly() {
+    let values: Vec<f64> = (0..WIDTH * HEIGHT).map(|at| at as f64 / 8.0 - 2.0).collect();
+    let singles: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+    for syntax in ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"] {
+        for (pixels, bits) in [(Pixels::Singles(singles.clone()), 32), (Pixels::Doubles(values.clone()), 64)] {
+            let case = Case { bits: (bits, 0), ..case("float", syntax, pixels) };
+            let image = from_bytes(&file(&case), "case.dcm", ReadOptions::default()).unwrap();
+            assert_eq!(image.real_frame(0).unwrap(), values, "{syntax} {bits}");
+            assert!(image.real_frame(1).is_err() && image.frame(0).is_err());
+            // Rescaled, as whole numbers are.
+            assert!(image.to_plane(0).unwrap().data().iter().zip(&singles).all(|(a, b)| *a == b - 1024.0));
+            assert!(image.display_window().unwrap_err().to_string().contains("without a window"));
+        }
+    }
+    // Padding, not a number, and a file that ends too early.
+    let mut holes = singles.clone();
+    (holes[0], holes[1]) = (-3.0, f32::NAN);
+    let case = Case { bits: (32, 0), ..case("holes", "1.2.840.10008.1.2.1", Pixels::Singles(holes)) };
+    let bytes = file(&case);
+    let plane = from_bytes(&bytes, "case.dcm", ReadOptions::default()).unwrap().to_plane(0).unwrap();
+    assert_eq!(plane.data()[0], plane.data()[2]);
+    assert!(plane.data()[1].is_nan());
+    for cut in [1, 4, WIDTH * HEIGHT * 4] {
+        let error = from_bytes(&bytes[..bytes.len() - cut], "case.dcm", ReadOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("case.dcm"), "{error}");
+    }
+    let wrong = Case { bits: (64, 0), ..case };
+    assert!(from_bytes(&file(&wrong), "case.dcm", ReadOptions::default()).unwrap_err().to_string().contains("64 bits"));
+}
+
+#[test]
 fn frames_are_told_apart() {
     let second: Vec<u16> = values().iter().map(|value| 4095 - value).collect();
     let mut native = case("two frames", "1.2.840.10008.1.2.1", Pixels::Words([values(), second.clone()].concat()));
@@ -422,6 +510,12 @@ fn peak_bytes() -> u64 {
 fn ten_thousand_damaged_files_are_read_or_refused_within_bounds() {
     let mut cases = exact_cases();
     cases.push(lossy_case().1);
+    let explicit = "1.2.840.10008.1.2.1";
+    let numbers = || (0..WIDTH * HEIGHT).map(|at| at as f64 / 8.0);
+    let singles = Pixels::Singles(numbers().map(|value| value as f32).collect());
+    cases.push(Case { bits: (32, 0), ..case("singles", explicit, singles) });
+    cases.push(Case { bits: (64, 0), ..case("doubles", explicit, Pixels::Doubles(numbers().collect())) });
+    cases.push(Case { padding: Some((4000, 4095)), ..case("padded", explicit, Pixels::Words(values())) });
     let mut files: Vec<Vec<u8>> = cases.iter().map(file).collect();
     // All twelve bits, and a real object with everything that writers put into it.
     let plane = Plane::new(40, 32, (0..1280).map(|at| (at * 3) as f32 - 1000.0).collect());
@@ -446,7 +540,7 @@ fn ten_thousand_damaged_files_are_read_or_refused_within_bounds() {
                 read += 1;
                 let _ = image.display_window();
                 for frame in 0..image.frames().min(4) {
-                    let _ = (image.frame(frame), image.to_plane(frame));
+                    let _ = (image.frame(frame), image.real_frame(frame), image.to_plane(frame));
                 }
                 let _ = deidentify(&bytes, "damaged.dcm", &secret, &Policy::default(), options);
             }

@@ -53,6 +53,9 @@ pub struct Attributes {
     /// Pixel Spacing, else Imager Pixel Spacing, which is measured at the detector, over the Estimated Radiographic Magnification Factor
     /// where the object gives one (PS3.3 C.8.11.7).
     pub spacing: Option<Spacing>,
+    /// The least and the largest stored value of pixels that hold nothing, such as those outside a CT's field of view: Pixel Padding
+    /// Value and Range Limit (PS3.3 C.7.5.1.1.2), or those of floating point pixels.
+    pub padding: Option<[f64; 2]>,
     /// Whether a Modality LUT Sequence takes the place of slope and intercept.
     pub modality_lut: bool,
     /// Whether a VOI LUT Sequence takes the place of the window.
@@ -108,6 +111,7 @@ impl Attributes {
             window_center: decimals(tags::WINDOW_CENTER, tags::FRAME_VOILUT_SEQUENCE),
             window_width: decimals(tags::WINDOW_WIDTH, tags::FRAME_VOILUT_SEQUENCE),
             spacing,
+            padding: padding(dataset),
             modality_lut: has_items(dataset, tags::MODALITY_LUT_SEQUENCE),
             voi_lut: has_items(dataset, tags::VOILUT_SEQUENCE),
             voi_function: dataset.text(tags::VOILUT_FUNCTION),
@@ -165,6 +169,22 @@ impl View {
             Self::Sagittal => "sagittal",
         }
     }
+}
+
+fn padding(dataset: &Dataset<'_>) -> Option<[f64; 2]> {
+    let signed = dataset.unsigned16(tags::PIXEL_REPRESENTATION) == Some(1);
+    let whole = |tag| dataset.unsigned16(tag).map(|bits| if signed { f64::from(bits as i16) } else { f64::from(bits) });
+    let single = |tag| dataset.floats(tag).and_then(|values| values.first().copied());
+    let double = |tag| dataset.doubles(tag).and_then(|values| values.first().copied());
+    let (value, limit) = if dataset.get(tags::FLOAT_PIXEL_DATA).is_some() {
+        (single(tags::FLOAT_PIXEL_PADDING_VALUE), single(tags::FLOAT_PIXEL_PADDING_RANGE_LIMIT))
+    } else if dataset.get(tags::DOUBLE_FLOAT_PIXEL_DATA).is_some() {
+        (double(tags::DOUBLE_FLOAT_PIXEL_PADDING_VALUE), double(tags::DOUBLE_FLOAT_PIXEL_PADDING_RANGE_LIMIT))
+    } else {
+        (whole(tags::PIXEL_PADDING_VALUE), whole(tags::PIXEL_PADDING_RANGE_LIMIT))
+    };
+    let (value, limit) = (value?, limit.or(value)?);
+    Some([value.min(limit), value.max(limit)])
 }
 
 fn has_items(dataset: &Dataset<'_>, tag: dicom_core::Tag) -> bool {

@@ -107,6 +107,22 @@ impl<'a> Dataset<'a> {
         (rest.is_empty() && !pairs.is_empty()).then(|| pairs.iter().map(value).collect())
     }
 
+    /// All 32-bit floating point values of an element; `None` when absent, empty or of another length.
+    pub(super) fn floats(&self, tag: Tag) -> Option<Vec<f64>> {
+        let (words, rest) = self.bytes(tag)?.as_chunks::<4>();
+        let value =
+            |word: &[u8; 4]| if self.is_big_endian() { f32::from_be_bytes(*word) } else { f32::from_le_bytes(*word) };
+        (rest.is_empty() && !words.is_empty()).then(|| words.iter().map(|word| value(word).into()).collect())
+    }
+
+    /// All 64-bit floating point values of an element; `None` when absent, empty or of another length.
+    pub(super) fn doubles(&self, tag: Tag) -> Option<Vec<f64>> {
+        let (words, rest) = self.bytes(tag)?.as_chunks::<8>();
+        let value =
+            |word: &[u8; 8]| if self.is_big_endian() { f64::from_be_bytes(*word) } else { f64::from_le_bytes(*word) };
+        (rest.is_empty() && !words.is_empty()).then(|| words.iter().map(value).collect())
+    }
+
     /// All numbers of a DS element; `None` when absent, empty or not numbers.
     pub(super) fn decimals(&self, tag: Tag) -> Option<Vec<f64>> {
         let text = self.text(tag)?;

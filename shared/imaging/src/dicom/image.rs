@@ -45,6 +45,8 @@ pub struct DicomImage {
     voi_lut: Option<Lut>,
     layout: Layout,
     codec: Codec,
+    /// Bytes of a pixel that is a floating point number.
+    float: Option<usize>,
     /// All native pixel data, or a code stream per frame.
     pixel_data: Vec<Vec<u8>>,
     frames: usize,
@@ -105,14 +107,15 @@ fn build(
     name: &Path,
     options: ReadOptions,
 ) -> Result<DicomImage, Fault> {
-    let Some(pixel_data) = dataset.get(tags::PIXEL_DATA) else {
-        return Err(ended.unwrap_or_else(|| no_pixel_data(dataset)));
-    };
+    // Pixels are whole numbers or floating point numbers of 32 or 64 bits (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25).
+    let kinds = [(tags::PIXEL_DATA, None), (tags::FLOAT_PIXEL_DATA, Some(4)), (tags::DOUBLE_FLOAT_PIXEL_DATA, Some(8))];
+    let found = kinds.into_iter().find_map(|(tag, float)| Some((dataset.get(tag)?, float)));
+    let Some((pixel_data, float)) = found else { return Err(ended.unwrap_or(Fault::NoPixelData)) };
     if has_meta && attributes.transfer_syntax.is_none() {
         return Err(Fault::Malformed("the file meta information has no Transfer Syntax UID (0002,0010)".into()));
     }
     let codec = Codec::of(attributes.transfer_syntax.as_deref())?;
-    let layout = layout(dataset, attributes, options)?;
+    let layout = layout(dataset, attributes, float, options)?;
     let frames = attributes
         .frames
         .ok_or_else(|| Fault::Malformed("Number of Frames (0028,0008) is not a positive integer".into()))?
@@ -123,7 +126,10 @@ fn build(
     }
     let pixel_data = match pixel_data {
         Value::Bytes(bytes) if codec == Codec::Native => {
-            let declared = native_frame_bytes(&layout, frames);
+            let declared = match float {
+                Some(width) => (layout.pixels() as u64 * width as u64).saturating_mul(frames as u64),
+                None => native_frame_bytes(&layout, frames),
+            };
             let available = bytes.len() as u64;
             if available < declared {
                 let what = format!("the pixel data of {} x {} x {frames}", layout.columns, layout.rows);
@@ -132,7 +138,7 @@ fn build(
             vec![bytes.to_vec()]
         }
         // Fragments that end early are worth a better message than the missing ones behind them.
-        Value::Fragments(fragments) if codec != Codec::Native => match ended {
+        Value::Fragments(fragments) if codec != Codec::Native && float.is_none() => match ended {
             Some(fault) => return Err(fault),
             None => frames::split(fragments, frames)?,
         },
@@ -150,29 +156,33 @@ fn build(
         voi_lut: lut(tags::VOILUT_SEQUENCE),
         layout,
         codec,
+        float,
         pixel_data,
         frames,
     })
 }
 
-fn no_pixel_data(dataset: &Dataset<'_>) -> Fault {
-    let float = [tags::FLOAT_PIXEL_DATA, tags::DOUBLE_FLOAT_PIXEL_DATA];
-    if float.iter().any(|&tag| dataset.get(tag).is_some()) {
-        return Fault::Unsupported("floating point pixel data".into());
-    }
-    Fault::NoPixelData
-}
-
-/// Sizes that are present, agree with each other and with the photometric interpretation.
-fn layout(dataset: &Dataset<'_>, attributes: &Attributes, options: ReadOptions) -> Result<Layout, Fault> {
+/// Sizes that are present, agree with each other and with the photometric interpretation. `float`: bytes of a pixel that is a floating
+/// point number, of which all bits are stored.
+fn layout(
+    dataset: &Dataset<'_>,
+    attributes: &Attributes,
+    float: Option<usize>,
+    options: ReadOptions,
+) -> Result<Layout, Fault> {
     let need = |value: Option<u16>, name: &str| {
         value.map(usize::from).ok_or_else(|| Fault::Malformed(format!("{name} is missing")))
     };
     let rows = need(attributes.rows, "Rows (0028,0010)")?;
     let columns = need(attributes.columns, "Columns (0028,0011)")?;
     let bits_allocated = need(attributes.bits_allocated, "Bits Allocated (0028,0100)")?;
-    let bits_stored = need(attributes.bits_stored, "Bits Stored (0028,0101)")?;
-    let high_bit = need(attributes.high_bit, "High Bit (0028,0102)")?;
+    let (bits_stored, high_bit) = match float {
+        Some(_) => (bits_allocated, bits_allocated.saturating_sub(1)),
+        None => (
+            need(attributes.bits_stored, "Bits Stored (0028,0101)")?,
+            need(attributes.high_bit, "High Bit (0028,0102)")?,
+        ),
+    };
     let samples = need(attributes.samples, "Samples per Pixel (0028,0002)")?;
     let photometric = attributes
         .photometric
@@ -181,7 +191,12 @@ fn layout(dataset: &Dataset<'_>, attributes: &Attributes, options: ReadOptions) 
     if rows == 0 || columns == 0 {
         return Err(Fault::Malformed(format!("an image of {columns} x {rows} pixels")));
     }
-    if ![1, 8, 16, 32].contains(&bits_allocated) {
+    if float.is_some_and(|width| bits_allocated != 8 * width || photometric != "MONOCHROME2") {
+        return Err(Fault::Malformed(format!(
+            "floating point pixels of {bits_allocated} bits allocated and photometric interpretation {photometric}"
+        )));
+    }
+    if float.is_none() && ![1, 8, 16, 32].contains(&bits_allocated) {
         return Err(Fault::Unsupported(format!("{bits_allocated} bits allocated")));
     }
     if bits_stored == 0 || bits_stored > high_bit + 1 || high_bit >= bits_allocated {
@@ -255,6 +270,36 @@ impl DicomImage {
         self.decode(index).map_err(|fault| Error::new(&self.file, fault))
     }
 
+    /// Whether pixels are floating point numbers, which [`real_frame`](Self::real_frame) gives.
+    pub fn is_real(&self) -> bool {
+        self.float.is_some()
+    }
+
+    /// The stored floating point numbers of frame `index`, from 0; row-major.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] where pixels are whole numbers, and for an index that is not there.
+    pub fn real_frame(&self, index: usize) -> Result<Vec<f64>, Error> {
+        let width = self.float.ok_or_else(|| Fault::Malformed("its pixels are whole numbers".into()));
+        width.and_then(|width| self.reals(index, width)).map_err(|fault| Error::new(&self.file, fault))
+    }
+
+    fn reals(&self, index: usize, width: usize) -> Result<Vec<f64>, Fault> {
+        let length = self.layout.pixels() * width;
+        let bytes = self.pixel_data[0].get(index.saturating_mul(length)..).and_then(|rest| rest.get(..length));
+        let bytes = bytes.filter(|_| index < self.frames).ok_or_else(|| self.no_frame(index))?;
+        Ok(match (width, self.layout.big_endian) {
+            (4, false) => bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word).into()).collect(),
+            (4, true) => bytes.as_chunks().0.iter().map(|&word| f32::from_be_bytes(word).into()).collect(),
+            (_, false) => bytes.as_chunks().0.iter().map(|&word| f64::from_le_bytes(word)).collect(),
+            (_, true) => bytes.as_chunks().0.iter().map(|&word| f64::from_be_bytes(word)).collect(),
+        })
+    }
+
+    fn no_frame(&self, index: usize) -> Fault {
+        Fault::Malformed(format!("frame {index} was asked for, there are {}", self.frames))
+    }
+
     fn decode(&self, index: usize) -> Result<Frame, Fault> {
         let Decoded { raw, colour } = self.samples(index)?;
         let values: Vec<i64> = raw.iter().map(|&raw| self.layout.stored(raw)).collect();
@@ -264,8 +309,11 @@ impl DicomImage {
 
     /// Samples of a frame as the codec gives them.
     fn samples(&self, index: usize) -> Result<Decoded, Fault> {
+        if self.is_real() {
+            return Err(Fault::Unsupported("floating point pixel data where whole numbers are needed".into()));
+        }
         if index >= self.frames {
-            return Err(Fault::Malformed(format!("frame {index} was asked for, there are {}", self.frames)));
+            return Err(self.no_frame(index));
         }
         let bytes = if self.codec == Codec::Native { &self.pixel_data[0] } else { &self.pixel_data[index] };
         // Decoders are other people's code over hostile bytes: a panic in one is a refusal of this file, nothing more.
@@ -282,58 +330,83 @@ impl DicomImage {
     /// LUT, spacing attached.
     ///
     /// In every plane a larger value is displayed brighter: MONOCHROME1 values are mirrored in the range of Bits Stored
-    /// before the rescale (`2^bits - 1 - v`, or `-1 - v` when signed), or in the range of the LUT.
+    /// before the rescale (`2^bits - 1 - v`, or `-1 - v` when signed), or in the range of the LUT. Pixels that hold nothing (Pixel Padding
+    /// Value) get the least value of those that hold something.
     ///
     /// # Errors
     /// As [`frame`](Self::frame); [`Fault::Colour`] for colour, [`Fault::Malformed`] for a Modality LUT that contradicts itself.
     pub fn to_plane(&self, index: usize) -> Result<Plane, Error> {
-        let refuse = |fault| Err(Error::new(&self.file, fault));
+        let mut data = self.real_world(index).map_err(|fault| Error::new(&self.file, fault))?;
+        if let Some((padding, least)) = data.padding {
+            let padded = data.values.iter_mut().zip(padding).filter(|(_, padded)| *padded);
+            padded.for_each(|(value, _)| *value = least);
+        }
+        Ok(Plane::new(self.layout.columns, self.layout.rows, data.values).with_spacing(self.attributes.spacing))
+    }
+
+    /// Frame `index` after the modality transformation, inverted where the object is.
+    fn real_world(&self, index: usize) -> Result<RealWorld, Fault> {
         if !self.is_grey() {
-            return refuse(Fault::Colour(self.layout.photometric.clone()));
+            return Err(Fault::Colour(self.layout.photometric.clone()));
         }
-        if self.attributes.modality_lut && self.attributes.rescale_slope.is_none() {
-            return match &self.modality_lut {
-                Some(lut) => self.through(lut, index),
-                None => refuse(Fault::Malformed("the Modality LUT Sequence (0028,3000) contradicts itself".into())),
-            };
+        if let Some(width) = self.float {
+            let stored = self.reals(index, width)?;
+            let values = self.rescaled(stored.iter().copied())?;
+            return Ok(self.with_padding(values, stored.into_iter()));
         }
-        let slope = self.attributes.rescale_slope.unwrap_or(1.0);
-        if slope == 0.0 {
-            return refuse(Fault::Malformed("Rescale Slope (0028,1053) is 0".into()));
-        }
-        let intercept = self.attributes.rescale_intercept.unwrap_or(0.0);
+        let samples = self.samples(index)?;
+        let stored = samples.raw.iter().map(|&raw| self.layout.stored(raw) as f64);
         let mirror = match (self.layout.photometric.as_str(), self.layout.signed) {
             ("MONOCHROME1", false) => Some((1i64 << self.layout.bits_stored) - 1),
             ("MONOCHROME1", true) => Some(-1),
             _ => None,
         };
-        let samples = self.samples(index).map_err(|fault| Error::new(&self.file, fault))?;
-        let value = |stored: f64| (stored * slope + intercept) as f32;
-        let raw = &samples.raw[..];
-        let data = match mirror {
-            None if self.layout.bits_stored < 32 => {
-                self.layout.stored_narrow(raw).map(|stored| value(stored.into())).collect()
+        let values = if self.attributes.modality_lut && self.attributes.rescale_slope.is_none() {
+            let lut = self.modality_lut.as_ref();
+            let lut =
+                lut.ok_or_else(|| Fault::Malformed("the Modality LUT Sequence (0028,3000) contradicts itself".into()))?;
+            let grey = stored.clone().map(|stored| f64::from(lut.at(stored)));
+            grey.map(|grey| if mirror.is_some() { lut.most() - grey } else { grey } as f32).collect()
+        } else {
+            match mirror {
+                None if self.layout.bits_stored < 32 => {
+                    self.rescaled(self.layout.stored_narrow(&samples.raw).map(f64::from))?
+                }
+                None => self.rescaled(stored.clone())?,
+                Some(sum) => self.rescaled(stored.clone().map(|stored| sum as f64 - stored))?,
             }
-            None => raw.iter().map(|&raw| value(self.layout.stored(raw) as f64)).collect(),
-            Some(sum) => raw.iter().map(|&raw| value((sum - self.layout.stored(raw)) as f64)).collect(),
         };
-        Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
+        Ok(self.with_padding(values, stored))
+    }
+
+    fn rescaled(&self, stored: impl Iterator<Item = f64>) -> Result<Vec<f32>, Fault> {
+        let slope = self.attributes.rescale_slope.unwrap_or(1.0);
+        if slope == 0.0 {
+            return Err(Fault::Malformed("Rescale Slope (0028,1053) is 0".into()));
+        }
+        let intercept = self.attributes.rescale_intercept.unwrap_or(0.0);
+        Ok(stored.map(|stored| (stored * slope + intercept) as f32).collect())
+    }
+
+    /// `values` with those that hold nothing, by the stored values that they come from.
+    fn with_padding(&self, values: Vec<f32>, stored: impl Iterator<Item = f64>) -> RealWorld {
+        let padding = self.attributes.padding.and_then(|[least, most]| {
+            let padding: Vec<bool> = stored.map(|stored| (least..=most).contains(&stored)).collect();
+            let held = values.iter().zip(&padding).filter(|(value, padded)| !**padded && value.is_finite());
+            // Where nothing is held, all stays as it is.
+            held.map(|(value, _)| *value).reduce(f32::min).map(|least| (padding, least))
+        });
+        RealWorld { values, padding }
     }
 }
 
-impl DicomImage {
-    /// Frame `index` through a modality LUT.
-    fn through(&self, lut: &Lut, index: usize) -> Result<Plane, Error> {
-        let stored = self.frame(index)?.values.into_iter();
-        let inverted = self.layout.photometric == "MONOCHROME1";
-        let grey = |stored: i64| {
-            let grey = f64::from(lut.at(stored as f64));
-            if inverted { lut.most() - grey } else { grey }
-        };
-        let data = stored.map(|stored| grey(stored) as f32).collect();
-        Ok(Plane::new(self.layout.columns, self.layout.rows, data).with_spacing(self.attributes.spacing))
-    }
+/// A frame's values, and, where some pixels hold nothing, which those are and the least value of the others.
+struct RealWorld {
+    values: Vec<f32>,
+    padding: Option<(Vec<bool>, f32)>,
+}
 
+impl DicomImage {
     /// Frame `index` as the file wants it shown, and the values that are black and white in it: [`to_plane`](Self::to_plane) and
     /// [`display_window`](Self::display_window), or, where the file shows its values by a sigmoid or a table, what that gives, from 0 to 1.
     ///
@@ -388,7 +461,7 @@ impl DicomImage {
 
     /// The least and the largest stored value that the bits can hold.
     fn stored_range(&self) -> (f64, f64) {
-        match (self.layout.signed, (1i64 << self.layout.bits_stored) as f64) {
+        match (self.layout.signed, 2f64.powi(self.layout.bits_stored as i32)) {
             (false, count) => (0.0, count - 1.0),
             (true, count) => (-count / 2.0, count / 2.0 - 1.0),
         }
@@ -422,6 +495,9 @@ impl DicomImage {
             (Some(center), Some(width)) => (center - 0.5 - (width - 1.0) / 2.0, center - 0.5 + (width - 1.0) / 2.0),
             _ if attributes.voi_lut => {
                 return Err(Fault::Unsupported("a VOI LUT Sequence (0028,3010) without a window".into()));
+            }
+            _ if self.is_real() => {
+                return Err(Fault::Unsupported("floating point pixel data without a window (0028,1050)".into()));
             }
             _ => (least * slope + intercept, most * slope + intercept),
         };
