@@ -55,6 +55,25 @@ class Block(nn.Module):
         return (self.excite(h) if self.excite is not None else h) + x
 
 
+class LightBlock(nn.Module):
+    """Light HDFB of unchanged width."""
+
+    def __init__(self, width, excite=False):
+        super().__init__()
+        self.norm1 = norm(width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.pointwise = nn.Conv2d(width, width, 1)
+        self.excite = Excitation(width) if excite else None
+
+    def forward(self, x):
+        h = self.pointwise(self.depthwise(F.gelu(self.conv1(F.silu(self.norm1(x))))))
+        return (self.excite(h) if self.excite is not None else h) + x
+
+
+BLOCKS = {"hdfb": Block, "hdfb-light": LightBlock}
+
+
 class Up(nn.Module):
     def __init__(self, width, to, stride):
         super().__init__()
@@ -73,12 +92,12 @@ def stage(**parts):
 class Encoder(nn.Module):
     def __init__(self, config):
         super().__init__()
-        stages, width = [], config["channels"]
+        stages, width, block = [], config["channels"], BLOCKS[config["block"]]
         for to, stride in zip(config["widths"], config["strides"]):
-            stages.append(stage(down=nn.Conv2d(width, to, 2 * stride, stride, stride // 2), block=Block(to)))
+            stages.append(stage(down=nn.Conv2d(width, to, 2 * stride, stride, stride // 2), block=block(to)))
             width = to
         self.stages = nn.ModuleList(stages)
-        self.middle = nn.ModuleList(Block(width) for _ in range(config["middle_blocks"]))
+        self.middle = nn.ModuleList(block(width) for _ in range(config["middle_blocks"]))
         self.norm, self.out = norm(width), nn.Conv2d(width, config["latent"], 1)
 
     def forward(self, x):
@@ -92,12 +111,12 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config):
         super().__init__()
-        width = config["widths"][-1]
+        width, block = config["widths"][-1], BLOCKS[config["block"]]
         self.add_module("in", nn.Conv2d(config["latent"], width, 1))
-        self.middle = nn.ModuleList(Block(width) for _ in range(config["middle_blocks"]))
+        self.middle = nn.ModuleList(block(width) for _ in range(config["middle_blocks"]))
         stages = []
         for to, stride in zip(config["widths"][-2::-1] + [config["output_width"]], config["strides"][::-1]):
-            stages.append(stage(up=Up(width, to, stride), block=Block(to, config["squeeze_excitation"])))
+            stages.append(stage(up=Up(width, to, stride), block=block(to, config["squeeze_excitation"])))
             width = to
         self.stages = nn.ModuleList(stages)
         self.norm, self.out = norm(width), nn.Conv2d(width, config["channels"], 3, padding=1)

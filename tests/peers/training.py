@@ -23,7 +23,7 @@ def waves(side):
 
 class Hdfb:
     """L1 + MSE + 0.1 (commitment + 0.33 codebook), Adam, the gradient's norm clipped at 1, average of the weights, dead codes
-    seeded anew: a step of the preset ct512, batch 2 of 192 x 192."""
+    seeded anew: a step of the preset ct512-light, batch 2 of 192 x 192."""
 
     def __init__(self):
         torch.manual_seed(1)

@@ -2,7 +2,7 @@
 //! the process's peak of resident memory.
 //!
 //! `cargo run --release -p hiresmed-models --features training --example training_step -- hdfb|singan STEPS THREADS`. `hdfb`: the
-//! architecture `ct512`, two crops of 192 x 192. `singan`: one iteration (three critic steps with gradient penalty, three
+//! architecture `ct512-light`, two crops of 192 x 192. `singan`: one iteration (three critic steps with gradient penalty, three
 //! generator steps) of the finest scale of a 44 x 44 exemplar. `make bench` runs the same beside PyTorch.
 
 use hiresmed_imaging::Plane;
@@ -42,9 +42,9 @@ fn main() -> Result<(), Fault> {
 }
 
 fn hdfb() -> Result<Box<dyn Learner>, Fault> {
-    let preset = "ct512";
-    let config = vqgan::Config::preset(preset).ok_or("the preset ct512 is gone")?;
-    let training = vqgan::Training::preset(preset).ok_or("the preset ct512 is gone")?;
+    let preset = "ct512-light";
+    let config = vqgan::Config::preset(preset).ok_or("the preset ct512-light is gone")?;
+    let training = vqgan::Training::preset(preset).ok_or("the preset ct512-light is gone")?;
     let samples = vec![Sample { name: "waves".to_owned(), folder: 0, plane: waves(512) }];
     let data = Dataset::new(samples, String::new());
     Ok(Box::new(vqgan::Learner::new(config, training, data, 1, None)?))

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// The presets' names, smallest first.
-pub const PRESETS: [&str; 10] = [
+pub const PRESETS: [&str; 11] = [
     "tiny",
     "ct256",
     "ct512",
+    "ct512-light",
     "ct512-wide",
     "ct512-residual",
     "ct512-coarse",
@@ -64,7 +65,8 @@ impl Config {
     /// 4 the same effort gave 35 dB with the vessels in place. It goes to the tokens' resolution in one step and comes back in
     /// one: a layer at full resolution costs sixteen times what it costs among the tokens, so that there it is 8 wide and
     /// among the tokens 64. `ct512-wide` goes in two steps, with 32 channels in between and 16 at full resolution: 1.8 times
-    /// the time for the same fidelity. The presets that end in `-residual` are the baseline: VQGAN's blocks in the same places.
+    /// the time for the same fidelity. `ct512-light` has light blocks, and one more of them among the tokens in encoder and decoder, which
+    /// together take less time. The presets that end in `-residual` are the baseline: VQGAN's blocks in the same places.
     ///
     /// `ct512-coarse` and `kub1024` are for a prior over their tokens: with a stride of 16 a slice has 1,024 tokens, and an image of
     /// 1024 x 1024 has 4,096, few enough to learn how they hang together from tens of images. What comes back has the anatomy and the
@@ -89,6 +91,7 @@ impl Config {
             "tiny" => base(&[2, 2], &[8, 16], 8, 8, 32),
             "ct256" => base(&[2, 2], &[32, 64], 16, 32, 512),
             "ct512" => base(&[4], &[64], 8, 16, 1024),
+            "ct512-light" => Self { block: Block::HdfbLight, middle_blocks: 2, ..base(&[4], &[64], 8, 16, 1024) },
             "ct512-wide" => base(&[2, 2], &[32, 64], 16, 32, 1024),
             "ct512-coarse" => base(&[4, 4], &[48, 96], 12, 16, 1024),
             "kub1024" => base(&[4, 4], &[32, 64], 8, 16, 1024),

@@ -136,6 +136,7 @@ impl Training {
             "tiny" => Self { warm_up: 5, ..base(100, 32, 2) },
             "ct256" => base(4_000, 128, 8),
             "ct512" | "ct512-residual" => Self { crops: crops(11_600, 384), ..base(12_000, 192, 2) },
+            "ct512-light" => Self { blocks_from_zero: true, crops: crops(11_600, 384), ..base(12_000, 192, 2) },
             "ct512-wide" => Self { crops: crops(4_400, 384), ..base(5_000, 192, 2) },
             "ct512-coarse" => Self { crops: crops(1_400, 384), discriminator_width: 16, ..base(1_500, 192, 2) },
             "kub1024" => Self { crops: crops(1_700, 512), ..base(1_800, 192, 2) },
