@@ -37,6 +37,7 @@ ENV HIRESMED_CONFIG=/etc/hiresmed/worker.toml \
     HIRESMED_RUNTIMES=/opt/hiresmed/runtimes \
     LD_LIBRARY_PATH=/opt/hiresmed/runtimes/libtorch/lib \
     GOMP_SPINCOUNT=0 \
+    GLIBC_TUNABLES=glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296 \
     HIRESMED_SCRATCH=/var/lib/hiresmed/scratch \
     TMPDIR=/var/lib/hiresmed
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

@@ -126,8 +126,9 @@ class Fleet:
         for name in self.workers:
             config = parts.worker(self.folder, settled, name, threads, self.device)
             self.process(name).start([self.binaries / "hiresmed-worker", "--config", config], environment, self.folder)
-        # Idle OpenMP threads that spin take the cores from everything else.
-        environment |= {"LD_LIBRARY_PATH": f"{runtimes}/libtorch/lib", "GOMP_SPINCOUNT": "0"}
+        # Idle OpenMP threads that spin take the cores from everything else; memory that a step gives back is kept for the next one.
+        environment |= {"LD_LIBRARY_PATH": f"{runtimes}/libtorch/lib", "GOMP_SPINCOUNT": "0",
+                        "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"}
         for name in self.trainers:
             config = parts.worker(self.folder, settled, name, max(os.cpu_count() or 1, 1), "cpu")
             self.process(name).start([self.binaries / "hiresmed-trainer", "work", "--config", config], environment, self.folder)

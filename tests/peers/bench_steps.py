@@ -17,6 +17,8 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+# As trainers run; for the peer as well.
+MALLOC = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 # What two processor cores train, and what only a GPU does.
 SMALL = [("unet", "lung"), ("yolo", "stone"), ("prior", "ct512-coarse"), ("ddpm", "ct64"), ("styleswin", "ct64")]
 LARGE = [("yolo", "n"), ("ddpm", "paper")]
@@ -39,7 +41,7 @@ def arguments():
 
 
 def run(command, options):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "GLIBC_TUNABLES": MALLOC}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
