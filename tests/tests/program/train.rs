@@ -75,14 +75,14 @@ fn what_cannot_be_trained_is_refused() {
 }
 
 #[test]
-fn both_blocks_are_compared() {
+fn blocks_are_compared() {
     let bench = Bench::new();
     let folder = data(&bench);
     let (folder, out) = (folder.to_str().unwrap(), bench.path("compared"));
     let compare = ["train", "compare", "--preset", "tiny", "--steps", "8", "--seeds", "1", "--look-every", "4"];
     let places = ["--data", folder, "--held-out", folder, "--out", out.to_str().unwrap()];
     let output = bench.run(&[&compare[..], &places[..]].concat());
-    assert!(output.expect(0).contains("| level | epochs | steps | seconds |"));
+    assert!(output.expect(0).contains("| level | block | epochs | steps | seconds |"));
     for file in ["compare.md", "compare.svg", "compare.json"] {
         assert!(out.join(file).is_file(), "{file} was not written");
     }
