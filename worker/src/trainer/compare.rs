@@ -1,6 +1,7 @@
 //! `hiresmed-trainer compare`: figure 8, blocks against VQGAN's residual block on the same data, seeds and widths.
 //!
-//! All are trained in one process, a few steps of one and a few of the next in turn: what disturbs the machine disturbs all. A level is reached at the first step from which on the smoothed figure is at or beyond it.
+//! All are trained in one process, a few steps of one and a few of the next in turn: what disturbs the machine disturbs all. A level is
+//! reached at the first step from which on the smoothed figure is at or beyond it.
 
 use std::{
     fmt::{self, Write as _},
@@ -239,8 +240,13 @@ fn heat(options: &CompareOptions, terms: Terms, widths: &Widths, seed: u64, held
     let file = format!("{}-{name}-{width}-{blocks}-seed-{seed}-steps-{}.json", options.preset, options.steps);
     let path = options.out.join(file);
     if let Ok(bytes) = fs::read(&path) {
-        return serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is not a result; delete it", path.display()));
+        let found: Option<Heat> = serde_json::from_slice(&bytes).ok();
+        let of_these = |heat: &Heat| {
+            let blocks = options.blocks.iter().map(Contestant::to_string);
+            heat.runs.iter().map(|(name, _)| name.clone()).eq(blocks)
+        };
+        let found = found.filter(of_these);
+        return found.with_context(|| format!("{} is not a result; delete it", path.display()));
     }
     let sides = options.blocks.iter().map(|&block| Side::open(options, terms, widths, seed, block));
     let mut sides = sides.collect::<anyhow::Result<Vec<_>>>()?;

@@ -42,19 +42,17 @@ impl Adam {
         no_grad(|| {
             let rows: Vec<Tensor> = gradients.iter().map(|gradient| gradient.reshape([-1])).collect();
             let mut gradient = Tensor::cat(&rows, 0);
-            let mut squares = gradient.square();
-            let norm = squares.sum(Kind::Double).sqrt().double_value(&[]);
+            let norm = gradient.square().sum(Kind::Double).sqrt().double_value(&[]);
             let scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-12)).min(1.0));
             if scale < 1.0 {
                 let _ = gradient.g_mul_scalar_(scale);
-                let _ = squares.g_mul_scalar_(scale * scale);
             }
             self.steps += 1;
             let exponent = self.steps.min(i32::MAX as u64) as i32;
             let (b1, b2) = self.beta;
             let (c1, c2) = (1.0 - b1.powi(exponent), 1.0 - b2.powi(exponent));
             let _ = self.first.lerp_(&gradient, 1.0 - b1);
-            let _ = self.second.lerp_(&squares, 1.0 - b2);
+            let _ = self.second.lerp_(&gradient.square(), 1.0 - b2);
             let mut divisor = (&self.second / c2).sqrt_();
             let _ = divisor.g_add_scalar_(self.epsilon);
             let mut change = &self.first * (rate / c1);
