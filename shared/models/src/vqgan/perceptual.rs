@@ -412,11 +412,10 @@ mod tests {
 
     #[test]
     fn the_shipped_encoder_tells_images_apart() {
-        let folder = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../infra/pack/models/vqgan/26d2829526f134c7e77f5ef8e181ca926c69116556c0f666860fa813328515f6"
-        );
-        let features = Features::encoder(Path::new(folder), Device::Cpu).unwrap();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/pack/models");
+        let shipped = hiresmed_inference::package::Catalogue::open(&[shipped]).unwrap();
+        let entry = shipped.entries().iter().find(|entry| entry.description.name == "lung-ct-512").unwrap();
+        let features = Features::encoder(&entry.directory, Device::Cpu).unwrap();
         assert!(features.name.starts_with("features of the encoder lung-ct-512"), "{}", features.name);
         let (a, b) = (image(5), image(6));
         let blurred = a.avg_pool2d([3, 3], [1, 1], [1, 1], false, true, None::<i64>);
