@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::Kind;
 use tch::{Tensor, no_grad};
 
-use super::SLOPE;
+use super::network::leaky;
 use crate::{noise, training::on_device};
 
 /// Convolution of the image, residual blocks down to the coarsest scale, the batch's deviation as one more feature, two matrices:
@@ -24,7 +24,6 @@ pub struct Discriminator {
     left: BTreeMap<String, Tensor>,
     /// Of the right one, `[rest]`: follows from the left one.
     right: BTreeMap<String, Tensor>,
-    slope: Tensor,
 }
 
 /// Names and shapes of all tensors. `widths` go fine to coarse; the coarsest scale has `start` pixels a side.
@@ -69,7 +68,7 @@ impl Discriminator {
             };
             tensors.insert(name, on_device(&values).reshape(shape).set_requires_grad(true));
         }
-        let mut new = Self { widths, tensors, left, right: BTreeMap::new(), slope: on_device(&[SLOPE]) };
+        let mut new = Self { widths, tensors, left, right: BTreeMap::new() };
         new.iterate();
         new
     }
@@ -110,50 +109,75 @@ impl Discriminator {
             tensors: convert(&self.tensors, true),
             left: convert(&self.left, false),
             right: convert(&self.right, false),
-            slope: self.slope.to_kind(Kind::Double),
         }
     }
 
-    /// A weight over the estimate of its spectral norm.
-    pub(super) fn weight(&self, name: &str) -> Tensor {
-        let name = format!("{name}.weight");
-        // Every name that is asked for here is in the layout.
-        let weight = &self.tensors[&name];
-        let norm = self.left[&name].dot(&weight.flatten(1, -1).mv(&self.right[&name]));
-        weight / norm
-    }
-
-    fn convolve(&self, x: &Tensor, name: &str) -> Tensor {
-        let weight = self.weight(name);
-        let padding = weight.size()[2] / 2;
-        let bias = &self.tensors[&format!("{name}.bias")];
-        x.conv2d(&weight, Some(bias), [1, 1], [padding, padding], [1, 1], 1)
-    }
-
-    fn linear(&self, x: &Tensor, name: &str) -> Tensor {
-        x.linear(&self.weight(name), Some(&self.tensors[&format!("{name}.bias")]))
+    /// The discriminator as it is until a weight or an estimate changes.
+    pub(super) fn normalised(&self) -> Normalised<'_> {
+        let over_norm = |(name, left): (&String, &Tensor)| {
+            let weight = &self.tensors[name];
+            let norm = left.dot(&weight.flatten(1, -1).mv(&self.right[name]));
+            (name.strip_suffix(".weight").unwrap_or(name).to_owned(), weight / norm)
+        };
+        Normalised { of: self, weights: self.left.iter().map(over_norm).collect() }
     }
 
     /// Logits `[N, 1]` of "real" of images `[N, channels, side, side]`.
     pub fn forward(&self, images: &Tensor) -> Tensor {
-        let mut x = self.convolve(images, "image").prelu(&self.slope);
-        for at in 1..self.widths.len() {
-            let inner = self.convolve(&x, &format!("block{at}.first")).prelu(&self.slope);
-            let inner = halve(&self.convolve(&inner, &format!("block{at}.second")).prelu(&self.slope));
+        self.normalised().forward(images)
+    }
+}
+
+/// A discriminator with each weight over the estimate of its spectral norm, made once for all passes of a step.
+pub(super) struct Normalised<'a> {
+    of: &'a Discriminator,
+    /// By the layer's name.
+    weights: BTreeMap<String, Tensor>,
+}
+
+impl Normalised<'_> {
+    /// Weight and bias. Every name that is asked for here is in the layout.
+    fn layer(&self, name: &str) -> (&Tensor, &Tensor) {
+        (&self.weights[name], &self.of.tensors[&format!("{name}.bias")])
+    }
+
+    /// The weight of a layer.
+    #[cfg(test)]
+    pub(super) fn weight(&self, name: &str) -> &Tensor {
+        &self.weights[name]
+    }
+
+    fn convolve(&self, x: &Tensor, name: &str) -> Tensor {
+        let (weight, bias) = self.layer(name);
+        let padding = weight.size()[2] / 2;
+        x.conv2d(weight, Some(bias), [1, 1], [padding, padding], [1, 1], 1)
+    }
+
+    fn linear(&self, x: &Tensor, name: &str) -> Tensor {
+        let (weight, bias) = self.layer(name);
+        x.linear(weight, Some(bias))
+    }
+
+    /// As [`Discriminator::forward`].
+    pub(super) fn forward(&self, images: &Tensor) -> Tensor {
+        let mut x = leaky(&self.convolve(images, "image"));
+        for at in 1..self.of.widths.len() {
+            let inner = leaky(&self.convolve(&x, &format!("block{at}.first")));
+            let inner = halve(&leaky(&self.convolve(&inner, &format!("block{at}.second"))));
             // Both ways have the same part in the sum, which keeps its variance.
             x = (inner + self.convolve(&halve(&x), &format!("block{at}.shortcut"))) * std::f64::consts::FRAC_1_SQRT_2;
         }
         let (variance, _) = x.var_mean_correction(&[0i64][..], 0, true);
         // The root's slope at 0 is infinite, and a batch of one has no variance.
         let deviation = (variance + 1e-8).sqrt().mean(x.kind()).expand_as(&x.narrow(1, 0, 1));
-        let x = self.convolve(&Tensor::cat(&[x, deviation], 1), "last").prelu(&self.slope);
-        self.linear(&self.linear(&x.flatten(1, -1), "dense").prelu(&self.slope), "logit")
+        let x = leaky(&self.convolve(&Tensor::cat(&[x, deviation], 1), "last"));
+        self.linear(&leaky(&self.linear(&x.flatten(1, -1), "dense")), "logit")
     }
 }
 
 /// Half the mean over the images of the squared gradient of their logits by their pixels (R1, Mescheder et al. 2018);
 /// differentiable in the discriminator's weights. `[N, channels, side, side]` to a scalar.
-pub(super) fn penalty(discriminator: &Discriminator, images: &Tensor) -> Tensor {
+pub(super) fn penalty(discriminator: &Normalised<'_>, images: &Tensor) -> Tensor {
     let images = images.detach().set_requires_grad(true);
     let logits = discriminator.forward(&images).sum(images.kind());
     let gradient = Tensor::run_backward(&[logits], &[&images], true, true);

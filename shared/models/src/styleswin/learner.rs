@@ -162,7 +162,8 @@ impl Learner {
         let real = augment(&self.batch()?, &self.training, &mut rng);
         let made = augment(&made.detach(), &self.training, &mut rng);
         self.discriminator.iterate();
-        let (of_real, of_made) = (self.discriminator.forward(&real), self.discriminator.forward(&made));
+        let discriminator = self.discriminator.normalised();
+        let (of_real, of_made) = (discriminator.forward(&real), discriminator.forward(&made));
         let mut loss = (-&of_real).softplus().mean(Kind::Float) + of_made.softplus().mean(Kind::Float);
         let share = (of_real.gt(0.0).to_kind(Kind::Float).mean(Kind::Float)
             + of_made.lt(0.0).to_kind(Kind::Float).mean(Kind::Float))
@@ -173,7 +174,7 @@ impl Learner {
             self.finite("told_apart", share.double_value(&[]))?,
         ];
         if self.training.penalty > 0.0 && self.steps.is_multiple_of(self.training.penalty_every) {
-            let penalty = penalty(&self.discriminator, &real);
+            let penalty = penalty(&discriminator, &real);
             figures.push(self.finite("r1", penalty.double_value(&[]))?);
             loss += penalty * (self.training.penalty * self.training.penalty_every as f64);
         }

@@ -18,7 +18,6 @@ pub struct Network {
     config: Config,
     tensors: BTreeMap<String, Tensor>,
     scales: Vec<(Scale, Windows, Tensor)>,
-    slope: Tensor,
 }
 
 impl Network {
@@ -67,7 +66,7 @@ impl Network {
             (scale, Windows::new(scale), Tensor::cat(&[rows, columns], 2))
         };
         let scales = config.scales().into_iter().map(prepared).collect();
-        Self { config: config.clone(), tensors, scales, slope: on_device(&[SLOPE]) }
+        Self { config: config.clone(), tensors, scales }
     }
 
     /// A copy that shares nothing and needs no gradient: for the running average.
@@ -115,9 +114,9 @@ impl Network {
     /// Styles w of latent vectors z: `[N, latent]` to `[N, style]`. Only the direction of z counts.
     pub fn map(&self, latents: &Tensor) -> Tensor {
         let square = latents.square().mean_dim(&[1i64][..], true, Kind::Float);
-        let mut w = latents / (square + f64::from(LATENT_EPSILON)).sqrt();
+        let mut w = latents * (square + f64::from(LATENT_EPSILON)).rsqrt();
         for layer in 0..self.config.mapping_layers {
-            w = self.linear(&w, &format!("mapping{layer}")).prelu(&self.slope);
+            w = leaky(&self.linear(&w, &format!("mapping{layer}")));
         }
         w
     }
@@ -180,10 +179,18 @@ impl Network {
         let style = self.linear(styles, name).unsqueeze(1).unsqueeze(1);
         let parts = style.chunk(2, 3);
         let (variance, mean) = x.var_mean_correction(&[1i64, 2][..], 0, true);
-        let gain = &parts[0] / (variance + f64::from(EPSILON)).sqrt();
+        let gain = &parts[0] * (variance + f64::from(EPSILON)).rsqrt();
         let shift = &parts[1] - mean * &gain;
-        x * gain + shift
+        shift.addcmul(x, &gain)
     }
+}
+
+/// The leaky rectifier, of slope [`SLOPE`].
+///
+/// Its own function has a fixed slope here, and a PReLU's gradient computes the slope's as well. Its gradient's function is the rectifier
+/// itself where what it is given is what it is taken at, and has derivatives of every order.
+pub(super) fn leaky(x: &Tensor) -> Tensor {
+    x.detach().leaky_relu_backward(x, f64::from(SLOPE), false)
 }
 
 /// `[N, C, h, w]` to `[N, C, side, side]`, bilinear.
