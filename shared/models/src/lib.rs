@@ -10,6 +10,7 @@ pub mod ddpm;
 pub mod density;
 pub mod noise;
 pub mod prior;
+mod rates;
 pub mod singan;
 pub mod styleswin;
 pub mod unet;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{architecture::layers, schedule::Schedule};
+use crate::rates::rise_then_cosine;
 
 /// Names that [`Config::preset`] and [`Training::preset`] know.
 pub const PRESETS: [&str; 3] = ["tiny", "ct64", "paper"];
@@ -196,12 +197,7 @@ impl Training {
 
     /// Learning rate of a step (counted from 0).
     pub fn rate_at(&self, step: u64) -> f64 {
-        if step < self.warm_up {
-            return self.learning_rate * (step + 1) as f64 / self.warm_up as f64;
-        }
-        let share = (step - self.warm_up) as f64 / self.steps.saturating_sub(self.warm_up).max(1) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
-        self.learning_rate * (self.least_rate + (1.0 - self.least_rate) * cosine)
+        self.learning_rate * rise_then_cosine(step, self.warm_up, self.steps, self.least_rate)
     }
 
     /// Share of the running average that a step (counted from 0) keeps: early on a long average would remember the initialisation.

@@ -10,7 +10,7 @@ use super::architecture::{Convolution, Layer, Layers, layers, network};
 use super::config::{Config, EPSILON};
 use crate::{
     noise,
-    training::{device, on_device},
+    training::{channels_last, device, on_device},
 };
 
 /// The network's tensors by name: `NAME.weight` and `NAME.bias` of every layer.
@@ -35,7 +35,9 @@ impl Network {
                 Layer::Linear { from, .. } => normal(rng, count, from),
             };
             let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-            let weight = on_device(&weights).reshape(shape).set_requires_grad(true);
+            let four = shape.len() == 4;
+            let weight = on_device(&weights).reshape(shape);
+            let weight = if four { channels_last(&weight) } else { weight }.set_requires_grad(true);
             let bias: Vec<i64> = biases.iter().map(|&size| size as i64).collect();
             let bias = Tensor::zeros(bias, (Kind::Float, device())).set_requires_grad(true);
             tensors.insert(format!("{name}.weight"), weight);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::sampling::Sampling;
+use crate::rates::rise_then_cosine;
 
 /// The presets' names, smallest first.
 pub const PRESETS: [&str; 6] = ["tiny", "tiny-autoregressive", "ct512", "ct512-coarse", "kub1024", "paper"];
@@ -335,12 +336,7 @@ impl Training {
 
     /// Learning rate of a step (counted from 0).
     pub fn rate_at(&self, step: u64) -> f64 {
-        if step < self.warm_up {
-            return self.learning_rate * (step + 1) as f64 / self.warm_up as f64;
-        }
-        let share = (step - self.warm_up) as f64 / self.steps.saturating_sub(self.warm_up).max(1) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
-        self.learning_rate * (0.02 + 0.98 * cosine)
+        self.learning_rate * rise_then_cosine(step, self.warm_up, self.steps, 0.02)
     }
 
     /// Every fault of this training for `config`, each naming its field, the value and what is allowed.

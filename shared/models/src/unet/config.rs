@@ -4,6 +4,8 @@
 use hiresmed_imaging::Plane;
 use serde::{Deserialize, Serialize};
 
+use crate::rates::cosine_under_rise;
+
 /// Architecture of a U-Net with one output: the logit of "a lesion may be here".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,7 +161,7 @@ impl Training {
 
     /// `mask`, normalised to [-1, 1], as -1 where a lesion may not be and 1 where it may.
     #[cfg(any(test, feature = "training"))]
-    pub(super) fn permissible(&self, mask: &Plane) -> Plane {
+    pub fn permissible(&self, mask: &Plane) -> Plane {
         if self.forbidden.is_empty() {
             return mask.clone();
         }
@@ -170,10 +172,7 @@ impl Training {
 
     /// Learning rate of `step`.
     pub fn rate(&self, step: u64) -> f64 {
-        let warm = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
-        let done = (step as f64 / self.steps as f64).min(1.0);
-        let cosine = 0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
-        self.learning_rate * warm * cosine
+        self.learning_rate * cosine_under_rise(step, self.warm_up, self.steps, 0.01)
     }
 }
 

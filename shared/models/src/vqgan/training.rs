@@ -6,6 +6,7 @@ use super::{
     augmentation::{Anatomy, Augmentation},
     config::Config,
 };
+use crate::rates::rise_then_cosine;
 
 /// Weights of the terms of equation 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -178,15 +179,8 @@ impl Training {
 
     /// Learning rate of a step (counted from 0).
     pub fn rate_at(&self, step: u64) -> f64 {
-        if step < self.warm_up {
-            return self.learning_rate * (step + 1) as f64 / self.warm_up as f64;
-        }
-        if !self.cosine {
-            return self.learning_rate;
-        }
-        let share = (step - self.warm_up) as f64 / self.steps.saturating_sub(self.warm_up).max(1) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
-        self.learning_rate * (0.02 + 0.98 * cosine)
+        let least = if self.cosine { 0.02 } else { 1.0 };
+        self.learning_rate * rise_then_cosine(step, self.warm_up, self.steps, least)
     }
 
     /// Every fault of this training for `config`, each naming its field, the value and what is allowed.

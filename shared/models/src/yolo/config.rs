@@ -4,6 +4,7 @@ use hiresmed_imaging::Window;
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Layer, layers};
+use crate::rates::cosine_under_rise;
 
 /// Added to a batch norm's variance.
 pub(super) const EPSILON: f64 = 1e-3;
@@ -251,10 +252,7 @@ impl Training {
 
     /// Learning rate of `step`.
     pub fn rate(&self, step: u64) -> f64 {
-        let warm = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
-        let done = (step as f64 / self.steps as f64).min(1.0);
-        let cosine = 0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
-        self.learning_rate * warm * cosine
+        self.learning_rate * cosine_under_rise(step, self.warm_up, self.steps, 0.01)
     }
 
     /// Share of the mean of the weights that stays at the update after `step`.
