@@ -1,6 +1,6 @@
 //! Training on slices and their permissible regions.
 
-use super::augment::augment;
+use super::augment::{Change, augment};
 use super::config::{Config, Training};
 use super::network::{Network, losses};
 use crate::data::Pair;
@@ -22,8 +22,8 @@ pub struct Learner {
     training: Training,
     random: Randomness,
     seed: u64,
-    /// Images `f32 [1, 1, side, side]` in [-1, 1] and masks in {0, 1}.
-    samples: Vec<(Tensor, Tensor)>,
+    /// Pairs `f32 [1, 2, side, side]` as [`augment`] takes them.
+    samples: Vec<Tensor>,
     network: Network,
     adam: Adam,
     steps: u64,
@@ -74,9 +74,10 @@ impl Learner {
             hash.update(plane.data().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
         }
         let data = hex::encode(hash.finalize());
-        let tensors =
-            |(image, mask): &(Plane, Plane)| (square(image, side), square(mask, side).gt(0.0).to_kind(Kind::Float));
-        let samples: Vec<_> = samples.iter().map(tensors).collect();
+        let beside = |(image, mask): &(Plane, Plane)| {
+            Tensor::cat(&[square(image, side) + 1.0, square(mask, side).gt(0.0).to_kind(Kind::Float)], 1)
+        };
+        let samples: Vec<_> = samples.iter().map(beside).collect();
         let random = Randomness::new(seed);
         let network = Network::new(&training.config, &mut random.generator(0, "unet weights"));
         let adam = Adam::new(network.named(), BETA, 1e-8);
@@ -116,12 +117,11 @@ impl Learner {
     fn batch(&self) -> (Tensor, Tensor) {
         let mut rng = self.random.generator(self.steps, "unet batch");
         let draw = |_| {
-            let (image, mask) = &self.samples[rng.random_range(0..self.samples.len())];
-            augment(image, mask, &self.training, &mut rng)
+            let sample = &self.samples[rng.random_range(0..self.samples.len())];
+            (sample, Change::draw(&self.training, self.training.config.side, &mut rng))
         };
-        let (images, masks): (Vec<_>, Vec<_>) = (0..self.training.batch).map(draw).unzip();
-        let on_device = |tensors: Vec<Tensor>| Tensor::cat(&tensors, 0).to_device(training::device());
-        (on_device(images), on_device(masks))
+        let (pairs, changes): (Vec<_>, Vec<_>) = (0..self.training.batch).map(draw).unzip();
+        augment(&Tensor::cat(&pairs, 0).to_device(training::device()), &changes)
     }
 }
 

@@ -109,7 +109,9 @@ impl Network {
         let mut x = skips.pop().unwrap_or_else(|| Tensor::zeros([0], (Kind::Float, Device::Cpu)));
         while let Some(skip) = skips.pop() {
             let (weight, bias) = (cursor.next(), cursor.next());
-            let up = x.conv_transpose2d(weight, Some(bias), [2, 2], [0, 0], [0, 0], 1, [1, 1]);
+            // The bias apart: a transposed convolution's own has a gradient that oneDNN computes one element after the other.
+            let up = x.conv_transpose2d(weight, None::<&Tensor>, [2, 2], [0, 0], [0, 0], 1, [1, 1]);
+            let up = up + bias.reshape([1, -1, 1, 1]);
             x = cursor.pair(&Tensor::cat(&[up, skip], 1));
         }
         let (weight, bias) = (cursor.next(), cursor.next());
