@@ -24,16 +24,17 @@ impl Labels<'_> {
     /// [`Error::Segments`] for no lesion, or more than DICOM can number or hold; [`Error::Size`], [`Error::Encoding`].
     pub fn segmentation(&self) -> Result<Vec<u8>, Error> {
         let size = side(self.image.plane)?;
-        let packed = self.packed(size)?;
+        let (packed, overlap) = self.packed(size)?;
         let room = packed.len() + HEAD_BYTES + SEGMENT_BYTES * self.lesions.len();
         let mut set = self.segmentation_dataset(size);
+        set.text(tags::SEGMENTS_OVERLAP, VR::CS, if overlap { "YES" } else { "NO" });
         set.0.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::from(packed)));
         file(set.0, self.syntax(), room)
     }
 
     /// The masks, a bit a pixel, the first pixel in the lowest bit. Frames follow one another without padding (PS3.5 8.1.1), so that one
-    /// may begin within a byte; the whole is padded to even length (PS3.5 8.2).
-    fn packed(&self, (columns, rows): (u16, u16)) -> Result<Vec<u8>, Error> {
+    /// may begin within a byte; the whole is padded to even length (PS3.5 8.2). And whether two of them have a pixel in common.
+    fn packed(&self, (columns, rows): (u16, u16)) -> Result<(Vec<u8>, bool), Error> {
         let (width, height, count) = (usize::from(columns), usize::from(rows), self.lesions.len());
         let refused = || Error::Segments { count, width, height };
         let bits = (width * height).checked_mul(count).ok_or_else(refused)?;
@@ -44,6 +45,7 @@ impl Labels<'_> {
             return Err(refused());
         }
         let mut packed = vec![0u8; bytes];
+        let (mut taken, mut overlap) = (vec![false; width * height], false);
         for (frame, lesion) in self.lesions.iter().enumerate() {
             for (at, _) in lesion.mask.data().iter().enumerate().filter(|(_, value)| **value != 0) {
                 let (x, y) = ((at % lesion.mask.width()) as i64, (at / lesion.mask.width()) as i64);
@@ -54,10 +56,11 @@ impl Labels<'_> {
                 if let (Some(x), Some(y)) = place {
                     let bit = (frame * height + y) * width + x;
                     packed[bit / 8] |= 1 << (bit % 8);
+                    overlap |= std::mem::replace(&mut taken[y * width + x], true);
                 }
             }
         }
-        Ok(packed)
+        Ok((packed, overlap))
     }
 
     fn segmentation_dataset(&self, size: (u16, u16)) -> Builder {
@@ -280,6 +283,7 @@ mod tests {
         let object = read(&written(&image(&plane, "CT", Syntax::Explicit), &[(dot, 4, 2), (full, 0, 0)]).unwrap());
         let bytes = object.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap();
         assert_eq!(&bytes[..], [0, 0b1100_0000, 0xFF, 0b0011_1111]);
+        assert_eq!(text(&object, tags::SEGMENTS_OVERLAP), "YES");
     }
 
     proptest! {
@@ -315,6 +319,7 @@ mod tests {
             let bytes = written(&image, &lesions).unwrap();
             assert_eq!(bytes, written(&image, &lesions).unwrap());
             let (object, source) = (read(&bytes), read(&image.to_bytes().unwrap()));
+            assert_eq!(text(&object, tags::SEGMENTS_OVERLAP), "NO");
             let shared = [tags::STUDY_INSTANCE_UID, tags::PATIENT_ID, tags::PATIENT_NAME, tags::SYNTHETIC_DATA];
             for tag in shared.into_iter().chain((modality == "CT").then_some(tags::FRAME_OF_REFERENCE_UID)) {
                 assert_eq!(text(&object, tag), text(&source, tag));
