@@ -324,18 +324,32 @@ mod tests {
         Array { shape: shape.to_vec(), data: (0..shape.iter().product()).map(|i| value(i) * scale).collect() }
     }
 
-    fn alexnet() -> Weights {
-        let convolutions = [(0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3)];
+    /// A network of these convolutions (number, to, from, kernel side), with linear weights of its stages' ends.
+    fn network(convolutions: &[(usize, usize, usize, usize)], stages: [usize; 5]) -> Weights {
         let mut weights = Weights::default();
-        for (index, (number, to, from, side)) in convolutions.into_iter().enumerate() {
+        for &(number, to, from, side) in convolutions {
             weights.tensors.insert(format!("features.{number}.weight"), array(&[to, from, side, side], number));
             weights.tensors.insert(format!("features.{number}.bias"), array(&[to], number + 100));
-            let linear = array(&[1, to, 1, 1], number + 200).data.iter().map(|value| value.abs()).collect();
-            weights
-                .tensors
-                .insert(format!("lin{index}.model.1.weight"), Array { shape: vec![1, to, 1, 1], data: linear });
+        }
+        for (index, width) in stages.into_iter().enumerate() {
+            let shape = vec![1, width, 1, 1];
+            let data = array(&shape, index + 200).data.iter().map(|value| value.abs()).collect();
+            weights.tensors.insert(format!("lin{index}.model.1.weight"), Array { shape, data });
         }
         weights
+    }
+
+    fn alexnet() -> Weights {
+        let convolutions = [(0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3)];
+        network(&convolutions, [64, 192, 384, 256, 256])
+    }
+
+    fn vgg16() -> Weights {
+        let numbers = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28];
+        let widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512];
+        let convolutions: Vec<_> =
+            numbers.iter().zip(widths.windows(2)).map(|(&number, pair)| (number, pair[1], pair[0], 3)).collect();
+        network(&convolutions, [64, 128, 256, 512, 512])
     }
 
     fn image(seed: i64) -> Tensor {
@@ -346,17 +360,21 @@ mod tests {
     #[test]
     fn a_distance_is_none_between_equals_and_pulls_towards_them() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("alex.safetensors");
-        alexnet().write(&path).unwrap();
-        let features = Features::lpips(&path, Device::Cpu).unwrap();
-        assert!(features.name.starts_with("LPIPS over AlexNet"), "{}", features.name);
-        let (a, b) = (image(1).set_requires_grad(true), image(2));
-        assert_eq!(features.distance(&b, &b).double_value(&[]), 0.0);
-        let distance = features.distance(&a, &b);
-        assert!(distance.double_value(&[]) > 0.0);
-        let gradient = Tensor::run_backward(&[&distance], &[&a], false, false).remove(0);
-        let nearer = a.detach() - gradient * 1e-2;
-        assert!(features.distance(&nearer, &b).double_value(&[]) < distance.double_value(&[]));
+        for (name, weights, finest) in [("AlexNet", alexnet(), 15), ("VGG16", vgg16(), 64)] {
+            let path = folder.path().join(format!("{name}.safetensors"));
+            weights.write(&path).unwrap();
+            let features = Features::lpips(&path, Device::Cpu).unwrap();
+            assert!(features.name.starts_with(&format!("LPIPS over {name}")), "{}", features.name);
+            let (a, b) = (image(1).set_requires_grad(true), image(2));
+            let maps = features.of(&a);
+            assert_eq!((maps.len(), maps[0].size()[2]), (5, finest), "{name}");
+            assert_eq!(features.distance(&b, &b).double_value(&[]), 0.0);
+            let distance = features.distance(&a, &b);
+            assert!(distance.double_value(&[]) > 0.0);
+            let gradient = Tensor::run_backward(&[&distance], &[&a], false, false).remove(0);
+            let nearer = a.detach() - gradient * 1e-2;
+            assert!(features.distance(&nearer, &b).double_value(&[]) < distance.double_value(&[]), "{name}");
+        }
     }
 
     #[test]
