@@ -1,6 +1,8 @@
 """The training steps of the project in PyTorch eager: same architecture, batch and threads as shared/models/examples/training_step.rs.
 
 usage: training.py hdfb|singan STEPS THREADS; prints {"seconds", "rss_mb"}: the median step, peak resident memory.
+       training.py lesion SIDE STEPS THREADS; prints {"seconds", "iterations_s", "rss_mb"}: what 2,000 iterations of every scale of a SIDE px
+       exemplar take, from the median iteration of each, coarse to fine.
 """
 import json
 import math
@@ -69,19 +71,29 @@ class Hdfb:
                 self.ages[dead] = 0
 
 
-class Singan:
-    """One iteration of the finest scale of a 44 x 44 exemplar: three critic steps with gradient penalty, three generator steps."""
+def pyramid(side, coarsest=25, factor=0.75):
+    """Sides of the published pyramid, coarse to fine; the factor is recomputed so that the coarsest is met."""
+    last = math.ceil(math.log(coarsest / side) / math.log(factor)) + 1
+    factor = (coarsest / side) ** (1 / last)
+    return [math.ceil(side * factor ** (last - scale) - 1e-6) for scale in range(last + 1)]
 
-    def __init__(self):
+
+class Singan:
+    """One iteration of the finest scale of an exemplar: three critic steps with gradient penalty, three generator steps."""
+
+    def __init__(self, sizes=(25, 31, 37, 44)):
         torch.manual_seed(1)
-        self.sizes, width = [25, 31, 37, 44], 32
-        self.finished = [networks.Stack(width).requires_grad_(False) for _ in self.sizes[:-1]]
-        self.generator, self.critic = networks.Stack(width), networks.Stack(width, 1)
+        self.sizes = list(sizes)
+        side = self.sizes[-1]
+        self.shape = (1, 2, side, side)
+        widths = [min(32 << scale // 4, 128) for scale in range(len(self.sizes))]
+        self.finished = [networks.Stack(width).requires_grad_(False) for width in widths[:-1]]
+        self.generator, self.critic = networks.Stack(widths[-1]), networks.Stack(widths[-1], 1)
         make = lambda net: torch.optim.Adam(net.parameters(), lr=5e-4, betas=(0.5, 0.999))
         self.generator_adam, self.critic_adam = make(self.generator), make(self.critic)
-        y, x = torch.meshgrid(*[torch.arange(44.0) - 21.5] * 2, indexing="ij")
-        mask = (0.3 * 44 - (x * x + y * y).sqrt()).clamp(-1, 1)
-        self.real = torch.stack([waves(44), mask])[None]
+        y, x = torch.meshgrid(*[torch.arange(float(side)) - (side - 1) / 2] * 2, indexing="ij")
+        mask = (0.3 * side - (x * x + y * y).sqrt()).clamp(-1, 1)
+        self.real = torch.stack([waves(side), mask])[None]
         self.previous, self.noise = torch.zeros_like(self.real), torch.zeros_like(self.real)
 
     def fresh(self):
@@ -92,7 +104,10 @@ class Singan:
                 noise = torch.randn(1, 1 if at == 0 else 2, side, side).expand(-1, 2, -1, -1)
                 x = networks.generate(stack, noise, x)
                 x = F.interpolate(x, size=(self.sizes[at + 1],) * 2, mode="bicubic", align_corners=False)
-        return torch.randn(1, 2, 44, 44), x
+            if not self.finished:
+                # The coarsest scale: one map for both channels, and nothing before it.
+                return torch.randn(1, 1, *self.shape[2:]).expand(self.shape), torch.zeros(self.shape)
+        return torch.randn(self.shape), x
 
     def step(self):
         for _ in range(3):
@@ -117,10 +132,7 @@ class Singan:
             self.generator_adam.step()
 
 
-def main():
-    model, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    torch.set_num_threads(threads)
-    trainer = {"hdfb": Hdfb, "singan": Singan}[model]()
+def median_step(trainer, steps):
     for _ in range(3):
         trainer.step()
     seconds = []
@@ -128,9 +140,21 @@ def main():
         started = time.perf_counter()
         trainer.step()
         seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def main():
+    model, steps, threads = sys.argv[1], int(sys.argv[-2]), int(sys.argv[-1])
+    torch.set_num_threads(threads)
+    if model == "lesion":
+        sizes = pyramid(int(sys.argv[2]))
+        each = [median_step(Singan(sizes[:scale + 1]), steps) for scale in range(len(sizes))]
+        result = {"seconds": 2000 * sum(each), "iterations_s": each}
+    else:
+        result = {"seconds": median_step({"hdfb": Hdfb, "singan": Singan}[model](), steps)}
     # As the other side reads it: ru_maxrss of a fresh process can carry its parent's.
     peak = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"seconds": statistics.median(seconds), "rss_mb": int(peak.split()[1]) // 1024}))
+    print(json.dumps({**result, "rss_mb": int(peak.split()[1]) // 1024}))
 
 
 if __name__ == "__main__":
