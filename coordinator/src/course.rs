@@ -140,13 +140,22 @@ mod tests {
             perceptual: None,
             modality: Modality::Ct,
             hold_out: Vec::new(),
+            score_on: Vec::new(),
             class: Class::Batch,
         };
         let listing = Object { key: "a".to_owned(), sha256: Digest::of(b"") };
         let data = DataSet { listing, files: 0 };
-        let (parent, autoencoder, perceptual) = (None, None, None);
-        let work =
-            TrainRound { round: number, request, parent, first_step: 0, steps: 1, autoencoder, perceptual, data };
+        let work = TrainRound {
+            round: number,
+            request,
+            parent: None,
+            first_step: 0,
+            steps: 1,
+            autoencoder: None,
+            perceptual: None,
+            score_on: None,
+            data,
+        };
         let id = "r".parse().unwrap();
         Job {
             version: VERSION,

@@ -58,6 +58,7 @@ fn training(exemplar: &Digest, modality: Modality, recipe: u32) -> Train {
         steps: STEPS,
         seed: 0,
         hold_out: Vec::new(),
+        score_on: Vec::new(),
         autoencoder: None,
         perceptual: None,
         modality,

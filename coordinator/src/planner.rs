@@ -138,6 +138,10 @@ impl Planner {
                         round.perceptual =
                             Some(sources::data_set(&self.ledger, &self.site, "perceptual", source).await?);
                     }
+                    if !train.score_on.is_empty() {
+                        round.score_on =
+                            Some(sources::data_set(&self.ledger, &self.site, "score_on", &train.score_on).await?);
+                    }
                 }
                 let jobs = vec![first];
                 Ok(Plan { version: VERSION, request: id, site: self.site.clone(), models: None, jobs, recipe: None })

@@ -35,6 +35,7 @@ pub fn first(id: &RequestId, site: &SiteId, train: &Train, data: DataSet) -> Job
             steps: length(train.steps, FIRST_STEPS),
             autoencoder: None,
             perceptual: None,
+            score_on: None,
             data,
         }),
     }
@@ -65,6 +66,7 @@ pub fn next(job: &Job, round: &TrainRound, result: &RoundResult) -> Option<Job> 
             steps: length(left, wished as u64),
             autoencoder: round.autoencoder,
             perceptual: round.perceptual.clone(),
+            score_on: round.score_on.clone(),
             data: round.data.clone(),
         }),
         ..job.clone()
@@ -101,6 +103,7 @@ mod tests {
             perceptual: None,
             modality: Modality::Ct,
             hold_out: Vec::new(),
+            score_on: Vec::new(),
             class: Class::Batch,
         };
         let listing = Object { key: "sites/local/objects/a".to_owned(), sha256: Digest::of(b"") };
@@ -108,7 +111,8 @@ mod tests {
             first(&"r".parse().unwrap(), &SiteId::local(), &train, DataSet { listing: listing.clone(), files: 1 });
         if let Work::TrainRound(round) = &mut job.work {
             round.autoencoder = Some(Digest::of(b"v"));
-            round.perceptual = Some(DataSet { listing, files: 2 });
+            round.perceptual = Some(DataSet { listing: listing.clone(), files: 2 });
+            round.score_on = Some(DataSet { listing, files: 3 });
         }
         job
     }
@@ -138,6 +142,7 @@ mod tests {
         assert_eq!(job.id.as_str(), "r-t00001");
         assert_eq!(round(&job).autoencoder, Some(Digest::of(b"v")));
         assert_eq!(round(&job).perceptual.as_ref().map(|files| files.files), Some(2));
+        assert_eq!(round(&job).score_on.as_ref().map(|files| files.files), Some(3));
         assert_eq!(round(&job).parent.as_ref().unwrap().key, "sites/local/objects/20");
     }
 

@@ -79,7 +79,7 @@ struct Training {
     #[arg(long, value_name = "FILE")]
     perceptual: Option<PathBuf>,
     /// Series (a folder's name) and files (the name without extension) that are kept out of training; `A*` stands for every
-    /// name that begins with A
+    /// name that begins with A. A finished vqgan, unet or yolo is scored on them
     #[arg(long, value_name = "NAME", num_args = 1..)]
     hold_out: Vec<String>,
     #[command(flatten)]
@@ -130,7 +130,7 @@ fn train(model: TrainedModel, arguments: &Training) -> Result<ExitCode> {
     // Before the data are copied: without it nothing can come of them.
     trainer::program()?;
     let fleet = arguments.state.open()?;
-    let data = fleet.wait(data.take(fleet.store(), fleet.site(), &fleet.names()))?;
+    let (data, score_on) = fleet.wait(data.take(fleet.store(), fleet.site(), &fleet.names()))?;
     let perceptual = arguments.perceptual.as_deref().map(|path| backbone(&fleet, path)).transpose()?;
     let request = Request::Train(Train {
         version: VERSION,
@@ -145,6 +145,7 @@ fn train(model: TrainedModel, arguments: &Training) -> Result<ExitCode> {
         perceptual,
         // What is held out is not in the data.
         hold_out: Vec::new(),
+        score_on,
         class: Class::Batch,
     });
     let id = fleet.submit(&request)?.request;

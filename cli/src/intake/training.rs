@@ -1,8 +1,10 @@
 //! Training data: checked while the user's own names are known, then brought into the store under names of its own.
 //!
-//! What is held out is left out here: neither those images nor their names reach the store.
+//! What is held out is left out of it. Where the finished model can be scored on images, those are a source of their own; else neither
+//! they nor their names reach the store.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,51 +31,76 @@ type Files = Vec<(String, PathBuf)>;
 #[derive(Debug)]
 pub struct Data {
     folders: Vec<Files>,
+    /// What is held out and scored on.
+    held: Files,
     /// Label files that were written for storing; they go with it.
     _written: Option<tempfile::TempDir>,
 }
 
 impl Data {
     /// Finds the images, or for networks that learn a mask the pairs, or for a detector the images with boxes, below `folders` without
-    /// those that `hold_out` names, and reads each: what the training would refuse is refused here.
+    /// those that `hold_out` names, and reads each: what the training would refuse is refused here. What is held out is read as well
+    /// where the model is scored on it.
     ///
     /// # Errors
     /// Every fault, by the user's own names.
     pub fn check(model: TrainedModel, preset: &str, folders: &[PathBuf], hold_out: &[String]) -> Result<Self> {
         let folders = folders.iter().map(|folder| root(folder)).collect::<Result<Vec<_>>>()?;
         let mut written = None;
-        let files = match model {
+        let found = match model {
             TrainedModel::Vqgan | TrainedModel::Prior | TrainedModel::Ddpm | TrainedModel::Styleswin => {
                 slices(least(model, preset), &folders, hold_out)?
             }
             TrainedModel::Unet | TrainedModel::Singan => pairs(model, &folders, hold_out)?,
             TrainedModel::Yolo => {
                 let labels = tempfile::tempdir().context("no temporary folder can be made")?;
-                let files = boxed(preset, &folders, hold_out, labels.path())?;
+                let found = boxed(preset, &folders, hold_out, labels.path())?;
                 written = Some(labels);
-                files
+                found
             }
         };
         let of = |folder: &PathBuf| -> Files {
-            let own = files.iter().filter(|(root, _)| root == folder);
-            own.flat_map(|(_, files)| files.clone()).collect()
+            let own = found.iter().filter(|item| !item.held && item.root == *folder);
+            own.flat_map(|item| item.files.clone()).collect()
         };
         let folders: Vec<Files> = folders.iter().map(of).collect();
-        // A folder that is held out as a whole is no data folder.
-        Ok(Self { folders: folders.into_iter().filter(|files| !files.is_empty()).collect(), _written: written })
+        let held = found.iter().filter(|item| item.held && model.is_scored());
+        Ok(Self {
+            // A folder that is held out as a whole is no data folder.
+            folders: folders.into_iter().filter(|files| !files.is_empty()).collect(),
+            held: held.flat_map(|item| item.files.clone()).collect(),
+            _written: written,
+        })
     }
 
-    /// Brings the files into the store and gives the names by which a request calls them.
+    /// Brings the files into the store and gives the names by which a request calls them: what is trained on, and what is scored on.
     ///
     /// # Errors
     /// A file or the store cannot be read or written.
-    pub async fn take(&self, store: &Arc<dyn Store>, site: &SiteId, names: &Names) -> Result<Vec<String>> {
-        let mut sources = Vec::new();
+    pub async fn take(
+        &self,
+        store: &Arc<dyn Store>,
+        site: &SiteId,
+        names: &Names,
+    ) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut data, mut score_on) = (Vec::new(), Vec::new());
         for files in &self.folders {
-            sources.push(put(store, site, names, files).await?);
+            data.push(put(store, site, names, files).await?);
         }
-        Ok(sources)
+        if !self.held.is_empty() {
+            score_on.push(put(store, site, names, &self.held).await?);
+        }
+        Ok((data, score_on))
     }
+}
+
+/// An image, alone or with its mask or boxes.
+struct Item {
+    /// Its data folder.
+    root: PathBuf,
+    files: Files,
+    /// Whether it is held out.
+    held: bool,
 }
 
 /// The least side of an image, pixels.
@@ -92,42 +119,51 @@ fn least(model: TrainedModel, preset: &str) -> usize {
     crops.iter().map(|crops| crops.size).max().unwrap_or(0)
 }
 
-/// The images for networks that learn whole slices, by data folder.
-fn slices(least: usize, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
-    let (images, mut faults) = data::images(folders, hold_out);
+/// The images for networks that learn whole slices.
+fn slices(least: usize, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<Item>> {
+    let (kept, mut faults) = data::images(folders, hold_out);
+    let images = if hold_out.is_empty() { kept.clone() } else { data::images(folders, &[]).0 };
     faults.extend(images.iter().filter_map(|image| image.read(least).err()).flatten());
     none_of(faults)?;
+    let kept: HashSet<&Path> = kept.iter().map(|image| image.path.as_path()).collect();
     let stored = |image: data::Image| {
         let name = format!("{}{}", stem(&[&image.path])?, ending(&file_name(&image.path)).unwrap_or_default());
-        Ok((image.root, vec![(name, image.path)]))
+        Ok(Item { held: !kept.contains(image.path.as_path()), root: image.root, files: vec![(name, image.path)] })
     };
     images.into_iter().map(stored).collect()
 }
 
-/// The pairs for the other networks, by data folder.
-fn pairs(model: TrainedModel, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<(PathBuf, Files)>> {
-    let pairs = Pair::find(folders, hold_out).or_else(|faults| none_of(faults).map(|()| Vec::new()))?;
+/// The pairs for the other networks.
+fn pairs(model: TrainedModel, folders: &[PathBuf], hold_out: &[String]) -> Result<Vec<Item>> {
+    let find =
+        |hold_out: &[String]| Pair::find(folders, hold_out).or_else(|faults| none_of(faults).map(|()| Vec::new()));
+    let kept: HashSet<Pair> = find(hold_out)?.into_iter().collect();
+    let pairs = find(&[])?;
     let faults = match model {
         TrainedModel::Singan => singan::exemplar(folders, hold_out, None).err().unwrap_or_default(),
-        _ if pairs.is_empty() => {
+        _ if kept.is_empty() => {
             vec!["there is no slice: give a folder with NAME.png or NAME.dcm and NAME.mask.png".to_owned()]
         }
         _ => pairs.iter().filter_map(|pair| pair.read().err()).collect(),
     };
     none_of(faults)?;
     let stored = |pair: Pair| {
+        let held = !kept.contains(&pair);
         let stem = stem(&[&pair.image, &pair.mask])?;
         let image = format!("{stem}{}", ending(&file_name(&pair.image)).unwrap_or_default());
-        Ok((pair.root, vec![(image, pair.image), (format!("{stem}.mask.png"), pair.mask)]))
+        Ok(Item { root: pair.root, files: vec![(image, pair.image), (format!("{stem}.mask.png"), pair.mask)], held })
     };
     pairs.into_iter().map(stored).collect()
 }
 
-/// The images with boxes for the detector, by data folder. Whatever form the boxes have, a YOLO label file of each image is written
+/// The images with boxes for the detector. Whatever form the boxes have, a YOLO label file of each image is written
 /// into `written` and stored: a COCO list names its images by the user's names, and holds what is held out.
-fn boxed(preset: &str, folders: &[PathBuf], hold_out: &[String], written: &Path) -> Result<Vec<(PathBuf, Files)>> {
+fn boxed(preset: &str, folders: &[PathBuf], hold_out: &[String], written: &Path) -> Result<Vec<Item>> {
     let classes = yolo::Training::preset(preset).map_or(1, |training| training.config.classes);
-    let images = Boxed::find(folders, hold_out).or_else(|faults| none_of(faults).map(|()| Vec::new()))?;
+    let find =
+        |hold_out: &[String]| Boxed::find(folders, hold_out).or_else(|faults| none_of(faults).map(|()| Vec::new()));
+    let kept: HashSet<PathBuf> = find(hold_out)?.into_iter().map(|boxed| boxed.image.path).collect();
+    let images = find(&[])?;
     let (mut stored, mut faults, mut boxes) = (Vec::new(), Vec::new(), 0);
     for (at, Boxed { image, .. }) in images.iter().enumerate() {
         let text = match images[at].label_text(classes) {
@@ -137,12 +173,14 @@ fn boxed(preset: &str, folders: &[PathBuf], hold_out: &[String], written: &Path)
                 continue;
             }
         };
-        boxes += text.lines().count();
+        let held = !kept.contains(&image.path);
+        boxes += if held { 0 } else { text.lines().count() };
         let labels = written.join(format!("{at}.txt"));
         fs::write(&labels, text).with_context(|| format!("{} cannot be written", labels.display()))?;
         let stem = stem(&[&image.path, &labels])?;
         let name = format!("{stem}{}", ending(&file_name(&image.path)).unwrap_or_default());
-        stored.push((image.root.clone(), vec![(name, image.path.clone()), (format!("{stem}.txt"), labels)]));
+        let files = vec![(name, image.path.clone()), (format!("{stem}.txt"), labels)];
+        stored.push(Item { root: image.root.clone(), files, held });
     }
     if faults.is_empty() && boxes == 0 {
         faults.push("no image has a box; there is nothing to find".to_owned());
@@ -185,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn data_are_stored_without_their_names_and_without_what_is_held_out() {
+    async fn data_are_stored_without_their_names_and_apart_from_what_is_held_out() {
         let folder = tempfile::tempdir().unwrap();
         let set = folder.path().join("JANE");
         for (name, value) in [("a1", 1), ("deep/a10", 2), ("deep/MRN4711", 3)] {
@@ -198,10 +236,11 @@ mod tests {
             Data::check(TrainedModel::Unet, "lung", std::slice::from_ref(&set), &[hold_out.to_owned()])
         };
         let data = check("a1").unwrap();
-        let sources = data.take(&store, &SiteId::local(), &Names::read(&state)).await.unwrap();
+        let (sources, score_on) = data.take(&store, &SiteId::local(), &Names::read(&state)).await.unwrap();
         let keys = store.list("sites/").await.unwrap();
-        assert_eq!((sources.len(), keys.len()), (1, 4), "{keys:?}");
-        assert_eq!(keys.iter().filter(|key| key.ends_with(".mask.png")).count(), 2);
+        assert_eq!((sources.len(), score_on.len(), keys.len()), (1, 1, 6), "{keys:?}");
+        let of = |source: &str| keys.iter().filter(|key| key.contains(source) && key.ends_with(".mask.png")).count();
+        assert_eq!((of(&sources[0]), of(&score_on[0])), (2, 1), "{keys:?}");
         for key in &keys {
             let image = key.replace(".mask.png", ".png");
             assert!(keys.contains(&image) && !key.contains("a10") && !key.contains("MRN"), "{key}");
@@ -228,16 +267,19 @@ mod tests {
         let check = |hold_out: &str| {
             Data::check(TrainedModel::Yolo, "tiny", std::slice::from_ref(&set), &[hold_out.to_owned()])
         };
-        check("MRN2_*").unwrap().take(&store, &SiteId::local(), &Names::read(&state)).await.unwrap();
+        let data = check("MRN2_*").unwrap();
+        let (sources, score_on) = data.take(&store, &SiteId::local(), &Names::read(&state)).await.unwrap();
         let keys = store.list("sites/").await.unwrap();
-        assert!(keys.len() == 4 && !keys.iter().any(|key| key.contains("MRN")), "{keys:?}");
+        let of = |source: &str| keys.iter().filter(|key| key.contains(source)).count();
+        assert_eq!((keys.len(), of(&sources[0]), of(&score_on[0])), (6, 4, 2), "{keys:?}");
+        assert!(!keys.iter().any(|key| key.contains("MRN")), "{keys:?}");
         let mut texts = Vec::new();
         for key in keys.iter().filter(|key| key.ends_with(".txt")) {
             assert!(keys.contains(&key.replace(".txt", ".png")), "{key}");
             texts.push(String::from_utf8(store.get(key).await.unwrap().to_vec()).unwrap());
         }
         texts.sort();
-        assert_eq!(texts, ["", "0 0.500000 0.500000 0.100000 0.200000\n"]);
+        assert_eq!(texts, ["", "", "0 0.500000 0.500000 0.100000 0.200000\n"]);
         let nothing = check("MRN1_1").unwrap_err().to_string();
         assert!(nothing.contains("no image has a box"), "{nothing}");
     }

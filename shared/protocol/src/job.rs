@@ -222,6 +222,9 @@ pub struct TrainRound {
     /// The files of the network with which a perceptual term is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perceptual: Option<DataSet>,
+    /// The images on which the finished model is scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_on: Option<DataSet>,
     /// The training data: every file of the data set by its path below the data folder.
     pub data: DataSet,
 }

@@ -293,6 +293,16 @@ impl Check {
         for (index, source) in request.data.iter().enumerate() {
             self.source(&format!("data[{index}]"), source);
         }
+        for (index, source) in request.score_on.iter().enumerate() {
+            let path = format!("score_on[{index}]");
+            self.source(&path, source);
+            if !request.model.is_scored() {
+                let allowed = "must be left out: a vqgan, a unet and a yolo can be scored on images";
+                self.fault(&path, format!("{source:?}"), allowed);
+            } else if request.data.contains(source) {
+                self.fault(&path, format!("{source:?}"), "must not be trained on: name a source that is not in data");
+            }
+        }
         self.whole("steps", request.steps, 1..=10_000_000);
         self.whole("seed", request.seed, 0..=GREATEST_SEED);
         for (index, name) in request.hold_out.iter().enumerate() {

@@ -60,6 +60,7 @@ fn jobs() -> Vec<Job> {
         steps: 3,
         autoencoder: Some(Digest::of(b"v")),
         perceptual: Some(DataSet { listing: object("p"), files: 2 }),
+        score_on: Some(DataSet { listing: object("s"), files: 9 }),
         data: DataSet { listing: object("l"), files: 100 },
     };
     let wanted = r#"{"version": 1, "input": "a.dcm", "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#;

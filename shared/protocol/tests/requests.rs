@@ -126,6 +126,10 @@ fn a_training_request_is_read() {
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
     let wrong = text.replace("[\"a\", \"b/\"]", "[]").replace("= 100", "= 0").replace("patient-3", "a/b");
     assert_eq!(paths(&wrong), ["data", "steps", "hold_out[0]"]);
+    let scored = format!("{text}\nscore_on = [\"c\"]");
+    assert_eq!(parse::json(&parse::toml(&scored).unwrap().to_canonical_json()).unwrap(), parse::toml(&scored).unwrap());
+    assert_eq!(paths(&scored.replace("[\"c\"]", "[\"c\", \"a\"]")), ["score_on[1]"]);
+    assert_eq!(paths(&scored.replace("vqgan", "ddpm")), ["score_on[0]"]);
 }
 
 #[test]

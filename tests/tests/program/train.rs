@@ -131,3 +131,41 @@ fn a_prior_is_trained_over_the_tokens_of_an_autoencoder_and_names_it() {
     assert_eq!(configuration["autoencoder"], digest("lung-ct-512"));
     assert_eq!(configuration["config"]["codes"], 1024, "the autoencoder's");
 }
+
+#[test]
+fn finished_models_are_scored_on_what_was_held_out() {
+    let bench = Bench::new();
+    for (model, beside, score) in [
+        ("vqgan", None, "psnr_db"),
+        ("unet", Some("mask.png"), "dice_held_out"),
+        ("yolo", Some("txt"), "ap50_held_out"),
+    ] {
+        let folder = bench.path(model);
+        fs::create_dir_all(&folder).unwrap();
+        for number in 6..9 {
+            fs::copy(slice(number), folder.join(format!("{number}.dcm"))).unwrap();
+            let beside = beside.map(|ending| folder.join(format!("{number}.{ending}")));
+            match beside {
+                Some(path) if model == "unet" => {
+                    image::GrayImage::from_fn(512, 512, |x, _| image::Luma([if x < 256 { 255 } else { 0 }]))
+                        .save(path)
+                        .unwrap()
+                }
+                Some(path) => fs::write(path, "0 0.3 0.5 0.1 0.1\n").unwrap(),
+                None => {}
+            }
+        }
+        let data = ["train", model, "--data", folder.to_str().unwrap(), "--hold-out", "8"];
+        bench.run(&[&data[..], &["--preset", "tiny", "--steps", "4", "--name", model]].concat()).expect(0);
+        let list = bench.run(&["model", "list", "--json"]);
+        let rows: serde_json::Value = serde_json::from_str(list.expect(0)).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == model).unwrap();
+        let card = PathBuf::from(row["card"].as_str().unwrap());
+        let text = fs::read_to_string(&card).unwrap();
+        assert!(text.contains("## Held-out scores") && !text.contains("Nobody has scored"), "{text}");
+        let description = fs::read(card.with_file_name("model.json")).unwrap();
+        let description: serde_json::Value = serde_json::from_slice(&description).unwrap();
+        assert_eq!(description["scores"]["held_out_images"], 1.0, "{description}");
+        assert!(description["scores"][score].is_number(), "{description}");
+    }
+}

@@ -12,5 +12,6 @@ mod run;
 
 pub use compare::{CompareOptions, compare};
 pub use consume::{ConsumeOptions, consume};
+pub(crate) use evaluate::HeldOut;
 pub use package::{PackageOptions, package};
 pub use run::{RunOptions, run};

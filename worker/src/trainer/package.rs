@@ -1,6 +1,6 @@
 //! `hiresmed-trainer package`: what a training reached, as a model package with a card.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 use hiresmed_inference::{Runtime, SessionOptions, package::Package};
@@ -12,7 +12,7 @@ use hiresmed_models::{
 
 use super::{
     card::{self, Crop},
-    evaluate::{evaluate, mean_and_deviation},
+    evaluate::{evaluate, fidelity, slices},
 };
 
 /// What the package says, and where it goes.
@@ -70,7 +70,7 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
     let scratch = tempfile::tempdir().context("no temporary folder can be made")?;
     let bare = Package::write(scratch.path(), draft.clone(), &borrowed(&files))?;
     let model = Autoencoder::open(&bare, &Runtime::load()?, &SessionOptions::default())?;
-    let held = evaluate(&model, &options.held_out)?;
+    let held = evaluate(&model, slices(&options.held_out)?)?;
     for held in &held {
         tracing::info!(
             image = held.name,
@@ -80,18 +80,8 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
             "reconstructed"
         );
     }
-    let psnr = mean_and_deviation(held.iter().map(|held| held.psnr_db));
-    let ssim = mean_and_deviation(held.iter().map(|held| held.ssim));
-    draft.scores = BTreeMap::from(
-        [
-            ("psnr_db", psnr.0),
-            ("psnr_db_sd", psnr.1),
-            ("ssim", ssim.0),
-            ("ssim_sd", ssim.1),
-            ("held_out_images", held.len() as f64),
-        ]
-        .map(|(name, value)| (name.to_owned(), (value * 1e4).round() / 1e4)),
-    );
+    let scores = fidelity(&held).into_iter().chain([("held_out_images", held.len() as f64)]);
+    draft.scores = scores.map(|(name, value)| (name.to_owned(), (value * 1e4).round() / 1e4)).collect();
 
     let limits = match &options.limits {
         None => String::new(),
@@ -102,7 +92,8 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
     }
     files.push(("card.md".to_owned(), card::text(&draft, &checkpoint, &held, &options.crop, &limits)?.into_bytes()));
     let package = Package::write(&options.out, draft, &borrowed(&files))?;
-    tracing::info!(folder = %package.directory().display(), psnr_db = psnr.0, ssim = ssim.0, "package written");
+    let scores = &package.description().scores;
+    tracing::info!(folder = %package.directory().display(), ?scores, "package written");
     Ok(package)
 }
 

@@ -12,7 +12,7 @@ use super::{HoldOut, shown, size, slices};
 const MASK: &str = ".mask.png";
 
 /// An image and its mask on disk.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
     /// File name without extension.
     pub name: String,

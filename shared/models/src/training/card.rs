@@ -26,8 +26,26 @@ pub(super) fn curves(checkpoint: &Weights) -> Result<Option<String>, Error> {
     Ok((!panels.is_empty()).then_some(drawn?))
 }
 
-/// A card (Markdown) that says what a model is, what it was trained on and how its losses went, and claims nothing else: for a
-/// training that nobody has scored. `files` are the package's.
+/// What a score is, for people.
+fn meaning(name: &str) -> &str {
+    match name {
+        "held_out_images" => "images",
+        "held_out_boxes" => "lesions on them",
+        "psnr_db" => "peak signal-to-noise ratio of the reconstruction, dB",
+        "psnr_db_sd" => "its standard deviation, dB",
+        "ssim" => "structural similarity of the reconstruction",
+        "ssim_sd" => "its standard deviation",
+        "dice_held_out" => "Dice of the permissible region in the body",
+        "dice_held_out_sd" => "its standard deviation",
+        "precision_held_out" => "precision at a score of 0.25 and an IoU of 0.5",
+        "recall_held_out" => "recall at a score of 0.25 and an IoU of 0.5",
+        "ap50_held_out" => "average precision at an IoU of 0.5",
+        other => other,
+    }
+}
+
+/// A card (Markdown) that says what a model is, what it was trained on and how its losses went, what the draft's
+/// scores are, and claims nothing else. `files` are the package's.
 pub fn card(draft: &Draft, checkpoint: &Weights, files: &[(String, Vec<u8>)]) -> String {
     let mut card = format!("# {}\n\nA `{}` model, {} parameters.", draft.name, draft.kind, draft.parameters);
     card += " It serves to make synthetic images; it is no diagnostic device.\n\n## Data\n\n";
@@ -43,7 +61,16 @@ pub fn card(draft: &Draft, checkpoint: &Weights, files: &[(String, Vec<u8>)]) ->
     if files.iter().any(|(name, _)| name == CURVES_FILE) {
         let _ = write!(card, "\n![losses]({CURVES_FILE})\n");
     }
-    card += "\n## Limits\n\nNobody has scored this model on images that it was not trained on, nor judged its output: look at both before \
-             you use it.\n";
+    if draft.scores.is_empty() {
+        card += "\n## Limits\n\nNobody has scored this model on images that it was not trained on, nor judged its output: look at both \
+                 before you use it.\n";
+        return card;
+    }
+    card += "\n## Held-out scores\n\nOn images that were not trained on:\n\n| score | value |\n|---|---|\n";
+    for (name, value) in &draft.scores {
+        let _ = writeln!(card, "| {} | {value} |", meaning(name));
+    }
+    card += "\n## Limits\n\nThe scores are of these images and say nothing of other patients and scanners. Nobody has judged the output: \
+             look at it before you use it.\n";
     card
 }

@@ -38,9 +38,13 @@ pub struct Train {
     /// which its perceptual term is measured instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perceptual: Option<String>,
-    /// What is kept out of training: a series by its folder, an image by its name, or `prefix*`; the scores are theirs. Default: none.
+    /// What is kept out of training: a series by its folder, an image by its name, or `prefix*`. Default: none.
     #[serde(default)]
     pub hold_out: Vec<String>,
+    /// Where images lie on which the finished model is scored and never trained: sources as in `data`. For a vqgan (fidelity), a unet
+    /// (overlap of the permissible region) and a yolo (precision and recall). Default: none, and the model's card says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub score_on: Vec<String>,
     /// Whether somebody waits for it. Default `batch`.
     #[serde(default = "batch")]
     pub class: Class,
@@ -82,6 +86,11 @@ impl TrainedModel {
             TrainedModel::Ddpm => "ddpm",
             TrainedModel::Styleswin => "styleswin",
         }
+    }
+
+    /// Whether a finished one can be scored on images: the others are judged by what they make.
+    pub const fn is_scored(self) -> bool {
+        matches!(self, TrainedModel::Vqgan | TrainedModel::Unet | TrainedModel::Yolo)
     }
 
     /// The kinds of package in which its trainings end, by preset.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use hiresmed_inference::package::{CARD_FILE, Package};
 use hiresmed_models::{
-    training::{self, Budget, Ending, Flow, Kind, Naming, Progress, Specification, Summary},
+    training::{self, Budget, Ending, Flow, Kind, Naming, Product, Progress, Specification, Summary},
     weights::Weights,
 };
 use hiresmed_protocol::{
@@ -27,6 +27,7 @@ use crate::{
     environment::Environment,
     jobs::{Context, Failure},
     packages,
+    trainer::HeldOut,
 };
 
 /// Longest time between two reports of the losses.
@@ -41,6 +42,10 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Makes the round's steps.
 pub(super) fn train(work: &TrainRound, environment: &Environment, context: &Context) -> Result<Success, Failure> {
     let specification = specification(work, environment)?;
+    if work.parent.is_none() {
+        // What cannot be scored is known before the first step, and not after the last.
+        held_out(work, environment, specification.kind)?;
+    }
     let folder = tempfile::tempdir().map_err(|error| Failure::transient(Stage::Training, error))?;
     let parent = work.parent.as_ref().map(|parent| checkpoint(parent, environment, folder.path())).transpose()?;
     let mut learner = training::open(&specification, parent.as_ref()).map_err(fault)?;
@@ -70,13 +75,14 @@ pub(super) fn train(work: &TrainRound, environment: &Environment, context: &Cont
         // What a drained worker has made counts, and what a cancelled request has made does not.
         context.check()?;
     }
-    finish(work, environment, context, &summary, &path, losses.means())
+    finish(work, environment, context, specification.kind, &summary, &path, losses.means())
 }
 
 fn finish(
     work: &TrainRound,
     environment: &Environment,
     context: &Context,
+    kind: Kind,
     summary: &Summary,
     path: &Path,
     losses: BTreeMap<String, f64>,
@@ -86,7 +92,7 @@ fn finish(
     let output = context.output(environment, name, bytes)?;
     let checkpoint = Object { key: keys::object(&context.job().site, &output.sha256), sha256: output.sha256 };
     let package = match summary.ending {
-        Ending::Finished => Some(package(work, environment, path)?),
+        Ending::Finished => Some(package(work, environment, kind, path)?),
         Ending::Paused | Ending::Stopped => None,
     };
     let duration_ms = summary.seconds * 1000.0;
@@ -151,6 +157,15 @@ fn data_set(data: &DataSet, environment: &Environment) -> Result<(PathBuf, BTree
     Ok((root, sources.map(str::to_owned).collect()))
 }
 
+/// The images that the finished model is scored on, where there are any.
+fn held_out(work: &TrainRound, environment: &Environment, kind: Kind) -> Result<Option<HeldOut>, Failure> {
+    let Some(images) = &work.score_on else { return Ok(None) };
+    let (root, folders) = data_set(images, environment)?;
+    let folders: Vec<PathBuf> = folders.iter().map(|name| root.join(name)).collect();
+    let held = HeldOut::read(kind, &work.request.preset, &folders);
+    held.map(Some).map_err(|error| Failure::permanent(Stage::Training, error))
+}
+
 /// The one file with a network's weights in a source's folders.
 fn backbone((root, folders): &(PathBuf, BTreeSet<String>)) -> Result<PathBuf, Failure> {
     let mut found = Vec::new();
@@ -180,8 +195,8 @@ fn checkpoint(parent: &Object, environment: &Environment, folder: &Path) -> Resu
     Weights::read(&path).map_err(|error| Failure::permanent(Stage::Training, error))
 }
 
-/// Makes the package of a finished training and puts it into the store, `model.json` last.
-fn package(work: &TrainRound, environment: &Environment, checkpoint: &Path) -> Result<Object, Failure> {
+/// Makes the package of a finished training, scores it, and puts it into the store, `model.json` last.
+fn package(work: &TrainRound, environment: &Environment, kind: Kind, checkpoint: &Path) -> Result<Object, Failure> {
     let permanent = |error: anyhow::Error| Failure::permanent(Stage::Training, error);
     let weights = Weights::read(checkpoint).map_err(|error| permanent(error.into()))?;
     let naming = Naming {
@@ -195,11 +210,18 @@ fn package(work: &TrainRound, environment: &Environment, checkpoint: &Path) -> R
         },
     };
     let mut product = training::product(&weights, &naming).map_err(|error| permanent(error.into()))?;
+    let folder = tempfile::tempdir().map_err(|error| Failure::transient(Stage::Training, error))?;
+    let write = |product: &Product| {
+        let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        Package::write(folder.path(), product.draft.clone(), &files).map_err(|error| permanent(error.into()))
+    };
+    if let Some(held) = held_out(work, environment, kind)? {
+        // The scores are those of the graphs that are delivered, through the runtime that runs them.
+        product.draft.scores = held.score(&write(&product)?).map_err(permanent)?;
+    }
     let card = training::card(&product.draft, &weights, &product.files);
     product.files.push((CARD_FILE.to_owned(), card.into_bytes()));
-    let folder = tempfile::tempdir().map_err(|error| Failure::transient(Stage::Training, error))?;
-    let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-    let package = Package::write(folder.path(), product.draft, &files).map_err(|error| permanent(error.into()))?;
+    let package = write(&product)?;
     let digest = package.digest().parse().map_err(|error| permanent(anyhow::Error::new(error)))?;
     let prefix = keys::model(package.kind().name(), &digest);
     for (name, bytes) in &product.files {
