@@ -223,14 +223,14 @@ impl Work<'_> {
         let source = self.stage(clock, Stage::Inputs, |pipeline| pipeline.input(self.environment, input))?;
         let background = self.stage(clock, Stage::Background, |pipeline| pipeline.background(&source))?;
         let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
-        Ok(Scene { source_sha256: Some(source.sha256), background, anatomy })
+        Ok(Scene { source_sha256: Some(source.sha256), geometry: source.geometry, background, anatomy }.of_content())
     }
 
     /// The background of an image that has no source, and where lesions may be in it.
     fn sampled_scene(&self, clock: &mut Clock, index: ImageIndex, draw: u32) -> Result<Scene, Failure> {
         let background = self.stage(clock, Stage::Background, |pipeline| pipeline.sampled_background(index, draw))?;
         let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
-        Ok(Scene { source_sha256: None, background, anatomy })
+        Ok(Scene { source_sha256: None, geometry: None, background, anatomy })
     }
 
     fn stage<T>(
