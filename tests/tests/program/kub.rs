@@ -127,7 +127,7 @@ fn a_radiograph_larger_than_its_plane_comes_back_at_its_own_resolution() {
     in_source_geometry(&out, image, (width, height), spacing, 13);
     let composite = dicom::read(out.join(&image.file)).unwrap();
     assert_eq!(composite.attributes.bits_stored, Some(16));
-    // All of the source is there, also where the plane's air begins.
+    // All of the source is there, also where the plane goes on.
     let values = composite.frame(0).unwrap().values;
     let mean = |rows: std::ops::Range<usize>| {
         let middle = rows.clone().map(|y| values[y * width + width / 2]).sum::<i64>();

@@ -21,14 +21,14 @@ pub struct Geometry {
     pub rows: usize,
     /// Distance of the source's pixel centres.
     pub spacing: Spacing,
-    /// The source within the plane of the request's size; around it is air.
+    /// The source within the plane of the request's size.
     pub content: Bounds,
 }
 
 impl Geometry {
-    /// Fits the whole of `plane`, in [-1, 1], into the request's size, centred, with air around: as large as possible, with square pixels
-    /// whatever the source's are, or, where the request fixes the spacing, with pixels of that spacing, to a share of a pixel over
-    /// the extent. `name` stands for the source in errors.
+    /// Fits the whole of `plane`, in [-1, 1], into the request's size, centred: as large as possible, with square pixels whatever the
+    /// source's are, or, where the request fixes the spacing, with pixels of that spacing, to half a pixel over the extent. Around it, it
+    /// goes on mirrored: an autoencoder darkens a bright edge where air begins. `name` stands for the source in errors.
     ///
     /// # Errors
     /// Permanent where nobody says how far the source's pixels lie apart, and where it would be cropped: what is cut off cannot be
@@ -59,16 +59,28 @@ impl Geometry {
         drop(plane);
         // A cubic overshoots.
         fitted.data_mut().iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
-        let mut framed = Plane::filled(width, height, -1.0).with_spacing(Some(geometry.plane_spacing()));
-        framed.paste(&fitted, content.left, content.top);
-        Ok((framed, geometry))
+        let spacing = Some(geometry.plane_spacing());
+        if (columns, rows) == (width, height) {
+            return Ok((fitted.with_spacing(spacing), geometry));
+        }
+        Ok((mirrored(&fitted, &content, (width, height)).with_spacing(spacing), geometry))
+    }
+
+    /// `plane` with air around the content: what lies there is neither body nor a place for a lesion.
+    pub fn in_air(&self, plane: Plane) -> Plane {
+        if (self.content.width, self.content.height) == (plane.width(), plane.height()) {
+            return plane;
+        }
+        let mut air = Plane::filled(plane.width(), plane.height(), -1.0).with_spacing(plane.spacing);
+        air.paste(&plane.cropped(&self.content), self.content.left, self.content.top);
+        air
     }
 
     /// Distance of pixel centres in the plane: that which makes the content's extent the source's.
     pub fn plane_spacing(&self) -> Spacing {
         Spacing {
-            row_mm: self.spacing.row_mm * self.rows as f64 / self.content.height as f64,
-            column_mm: self.spacing.column_mm * self.columns as f64 / self.content.width as f64,
+            row_mm: self.spacing.row_mm * (self.rows as f64 / self.content.height as f64),
+            column_mm: self.spacing.column_mm * (self.columns as f64 / self.content.width as f64),
         }
     }
 
@@ -128,6 +140,21 @@ impl Geometry {
 fn between(plane: &Plane, width: usize, height: usize) -> Plane {
     let shrinks = width < plane.width() || height < plane.height();
     resize(plane, width, height, if shrinks { Filter::Area } else { Filter::Bicubic })
+}
+
+/// A plane of `size` (width, height) with `part` at `content`, mirrored at its edges as often as it takes.
+fn mirrored(part: &Plane, content: &Bounds, (width, height): (usize, usize)) -> Plane {
+    let within = |at: usize, start: usize, length: usize| {
+        let folded = (at + 2 * length * start.div_ceil(2 * length) - start) % (2 * length);
+        folded.min(2 * length - 1 - folded)
+    };
+    let columns: Vec<usize> = (0..width).map(|x| within(x, content.left, content.width)).collect();
+    let mut data = Vec::with_capacity(width * height);
+    for y in 0..height {
+        let row = within(y, content.top, content.height);
+        data.extend(columns.iter().map(|&x| part.at(x, row)));
+    }
+    Plane::new(width, height, data)
 }
 
 fn cropped(name: &str, mm: f64, (columns, rows): (usize, usize), (width, height): (usize, usize)) -> Failure {
@@ -197,21 +224,23 @@ mod tests {
     }
 
     #[test]
-    fn around_the_content_is_air_and_the_whole_source_is_in_it() {
-        let (framed, geometry) = Geometry::fit(
-            Plane::filled(329, 157, 0.5).with_spacing(Some(Spacing::square(0.14))),
-            &size(128, 128, None),
-            "",
-        )
-        .unwrap();
-        assert_eq!(geometry.content, Bounds { left: 0, top: 33, width: 128, height: 61 });
-        let inside = framed.data().iter().filter(|&&value| (value - 0.5).abs() < 1e-5).count();
-        let air = framed.data().iter().filter(|&&value| value == -1.0).count();
-        assert_eq!((inside, air), (128 * 61, 128 * 67));
+    fn around_the_content_it_is_mirrored_for_the_networks_and_air_for_placement() {
+        let data = (0..329 * 157).map(|at| (at / 329) as f32 / 157.0).collect();
+        let ramp = Plane::new(329, 157, data).with_spacing(Some(Spacing::square(0.14)));
+        let (framed, geometry) = Geometry::fit(ramp, &size(128, 256, None), "").unwrap();
+        assert_eq!(geometry.content, Bounds { left: 0, top: 97, width: 128, height: 61 });
+        for y in 0..256 {
+            // Back and forth between the content's rows, 97 to 157.
+            let folded = (y as i64 - 97).rem_euclid(122).min(121 - (y as i64 - 97).rem_euclid(122));
+            assert_eq!(framed.at(5, y), framed.at(5, 97 + folded as usize), "{y}");
+        }
+        let air = geometry.in_air(framed.clone());
+        assert_eq!(air.cropped(&geometry.content), framed.cropped(&geometry.content));
+        assert_eq!(air.data().iter().filter(|&&value| value == -1.0).count(), 128 * 195);
         // A source of the plane's own size is neither resampled nor framed, and comes back as it was.
         let own = source(128, 96, Spacing::square(0.7));
         let (framed, geometry) = Geometry::fit(own.clone(), &size(128, 96, None), "").unwrap();
-        assert_eq!((&framed, &geometry.image(&framed)), (&own, &own));
+        assert!(framed == own && geometry.image(&framed) == own && geometry.in_air(framed) == own);
     }
 
     #[test]

@@ -400,10 +400,10 @@ pub enum Geometry {
     /// Those of `size`.
     #[default]
     Request,
-    /// Those of the source image. It is fitted as a whole into `size`, with air around it, where its proportions are others; lesions are
-    /// placed and blended there, and the result is resampled to the source's own pixels. What is finer than a pixel of `size` is not
-    /// in it: the image is as sharp as the networks made it at that size. Needs a source, so that `background.mode` cannot be
-    /// `sample`; with `size.spacing_mm` the whole source must fit into `size`.
+    /// Those of the source image. It is fitted as a whole into `size`, whatever its proportions; lesions are placed and blended there,
+    /// and the result is resampled to the source's own pixels. What is finer than a pixel of `size` is not in it: the image is as
+    /// sharp as the networks made it at that size. Needs a source, so that `background.mode` cannot be `sample`; with
+    /// `size.spacing_mm` the whole source must fit into `size`.
     Source,
 }
 
