@@ -13,8 +13,8 @@ use hiresmed_protocol::Manifest;
 pub fn coco(manifest: &Manifest, folder: &Path) -> Result<Vec<u8>> {
     let mut set =
         Coco::new("Synthetic images with lesions, not of patients", &manifest.generator, &[("lesion", "finding")]);
-    let (width, height) = (manifest.size.width as usize, manifest.size.height as usize);
     for image in &manifest.images {
+        let [width, height] = manifest.dimensions(image).map(|side| side as usize);
         let id = set.add_image(&image.file, width, height);
         let Some(mask) = &image.mask else { continue };
         let path = folder.join(&mask.file);

@@ -158,6 +158,7 @@ fn image(index: ImageIndex, output: &Output, mask: &Output) -> Image {
         sha256: output.sha256,
         index,
         seed: 0,
+        dimensions: None,
         models: Default::default(),
         lesions: Vec::new(),
         mask: Some(File { file: mask.file.clone(), sha256: mask.sha256 }),

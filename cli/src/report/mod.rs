@@ -49,6 +49,9 @@ struct Picture {
     scores: Option<Scores>,
 }
 
+/// The largest picture of an image: a page of images at their sources' resolution would be hundreds of megabytes large.
+type Most = (usize, usize);
+
 /// What the lesions changed: the image against its own background, in the precision of the delivered files. None where no
 /// background was delivered.
 #[derive(Serialize)]
@@ -63,6 +66,8 @@ struct Scores {
 #[derive(Serialize)]
 struct Lesion {
     centre: [f64; 2],
+    /// Column, row and size of the lesion in the first image's pixels.
+    in_first: [f64; 3],
     size_px: f64,
     diameter_mm: f64,
     exemplar: String,
@@ -90,24 +95,35 @@ pub fn write(folder: &Path, manifest: &Manifest) -> Result<PathBuf> {
 
 fn page(folder: &Path, manifest: &Manifest) -> Result<Page> {
     let shown = &manifest.images[..manifest.images.len().min(SHOWN)];
+    let most = (manifest.size.width as usize, manifest.size.height as usize);
+    let [width, height] =
+        shown.first().map_or([manifest.size.width, manifest.size.height], |first| manifest.dimensions(first));
     let mut mean = pictures::Mean::default();
     let mut images = Vec::with_capacity(shown.len());
     // A few at a time: the mean takes each background as soon as it is there, in order.
     for batch in shown.chunks(rayon::current_num_threads()) {
-        let pictures: Vec<_> = batch.par_iter().map(|image| picture(folder, image)).collect::<Result<_>>()?;
+        let pictures: Vec<_> = batch
+            .par_iter()
+            .map(|image| {
+                let own = manifest.dimensions(image);
+                picture(
+                    folder,
+                    image,
+                    most,
+                    [f64::from(width) / f64::from(own[0]), f64::from(height) / f64::from(own[1])],
+                )
+            })
+            .collect::<Result<_>>()?;
         for (picture, background) in pictures {
             mean.add(&background);
             images.push(picture);
         }
     }
     let lesions: usize = manifest.images.iter().map(|image| image.lesions.len()).sum();
-    let mut summary = format!(
-        "{} images of {} × {} pixels with {lesions} lesions, request {}",
-        manifest.images.len(),
-        manifest.size.width,
-        manifest.size.height,
-        manifest.request,
-    );
+    let one_size = manifest.images.iter().all(|image| manifest.dimensions(image) == [width, height]);
+    let size = if one_size { format!("{width} × {height} pixels") } else { "their sources' sizes".to_owned() };
+    let mut summary =
+        format!("{} images of {size} with {lesions} lesions, request {}", manifest.images.len(), manifest.request,);
     if manifest.images.len() > SHOWN {
         summary.push_str(&format!("; the first {SHOWN} are shown, manifest.json has all"));
     }
@@ -119,8 +135,8 @@ fn page(folder: &Path, manifest: &Manifest) -> Result<Page> {
             .iter()
             .map(|failure| format!("Image {} was not made ({}): {}", failure.index.0, failure.stage, failure.reason))
             .collect(),
-        width: manifest.size.width,
-        height: manifest.size.height,
+        width,
+        height,
         bodies: mean.picture()?,
         images,
         stages: manifest
@@ -132,27 +148,30 @@ fn page(folder: &Path, manifest: &Manifest) -> Result<Page> {
     })
 }
 
-/// A picture for the page, and its background.
-fn picture(folder: &Path, image: &Image) -> Result<(Picture, Plane)> {
+/// A picture for the page, no larger than `most`, and its background as it is shown. `to_first` are the first image's pixels for one of
+/// this image, across and down.
+fn picture(folder: &Path, image: &Image, most: Most, to_first: [f64; 2]) -> Result<(Picture, Plane)> {
     let composite = plane(&folder.join(&image.file))?;
     // Without a delivered background the slider shows the composite on both sides.
     let background = match &image.background {
         Some(file) => plane(&folder.join(&file.file))?,
         None => composite.clone(),
     };
-    let overlay = |file: &Option<hiresmed_protocol::manifest::File>, paint: fn(&[u8]) -> Result<String>| match file {
-        Some(file) => {
-            let path = folder.join(&file.file);
-            let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-            paint(&bytes).with_context(|| format!("{} is no mask", path.display()))
-        }
-        None => Ok(pictures::NOTHING.to_owned()),
-    };
+    let overlay =
+        |file: &Option<hiresmed_protocol::manifest::File>, paint: fn(&[u8], Most) -> Result<String>| match file {
+            Some(file) => {
+                let path = folder.join(&file.file);
+                let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+                paint(&bytes, most).with_context(|| format!("{} is no mask", path.display()))
+            }
+            None => Ok(pictures::NOTHING.to_owned()),
+        };
     let name = Path::new(&image.file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let scores = match (&image.background, &image.mask) {
         (Some(_), Some(mask)) => Some(scores(&composite, &background, &raster::read_mask(folder.join(&mask.file))?)?),
         _ => None,
     };
+    let (composite, background) = (pictures::fitted(composite, most), pictures::fitted(background, most));
     let picture = Picture {
         name,
         scores,
@@ -169,6 +188,11 @@ fn picture(folder: &Path, image: &Image) -> Result<(Picture, Plane)> {
             .iter()
             .map(|lesion| Lesion {
                 centre: lesion.centre,
+                in_first: [
+                    lesion.centre[0] * to_first[0],
+                    lesion.centre[1] * to_first[1],
+                    lesion.size_px * to_first[0],
+                ],
                 size_px: lesion.size_px,
                 diameter_mm: lesion.diameter_mm,
                 exemplar: lesion.exemplar.short(),

@@ -1,6 +1,6 @@
 //! Sizes and places of masks, in pixels.
 
-use crate::Mask;
+use crate::{Mask, Spacing};
 
 /// An axis-aligned box in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -53,6 +53,28 @@ impl Mask {
             }
         }
         longest.map_or(0.0, |squared| squared.sqrt() + 1.0)
+    }
+
+    /// The longest diameter in millimetres where pixel centres lie `spacing` apart: as [`longest_diameter`](Self::longest_diameter), also
+    /// where rows and columns lie differently far apart. The pixel that is added for the half pixels at both ends is as long as it is
+    /// along that diameter.
+    pub fn longest_diameter_mm(&self, spacing: Spacing) -> f64 {
+        if spacing.row_mm == spacing.column_mm {
+            return self.longest_diameter() * spacing.row_mm;
+        }
+        let hull = self.hull();
+        let mut longest = 0f64;
+        for (index, a) in hull.iter().enumerate() {
+            for b in &hull[index..] {
+                let (rows, columns) = ((a.0 - b.0) as f64, (a.1 - b.1) as f64);
+                let length_mm = (rows * spacing.row_mm).hypot(columns * spacing.column_mm);
+                let length_px = rows.hypot(columns);
+                let pixel_mm =
+                    if length_px > 0.0 { length_mm / length_px } else { spacing.row_mm.max(spacing.column_mm) };
+                longest = longest.max(length_mm + pixel_mm);
+            }
+        }
+        longest
     }
 
     /// Diameter in pixels of the disc of the same area.
@@ -113,6 +135,21 @@ mod tests {
         let disc = Mask::from_fn(41, 41, |x, y| (x as f64 - 20.0).hypot(y as f64 - 20.0) <= 10.0);
         assert!((disc.longest_diameter() - 21.0).abs() < 0.5);
         assert!((disc.equivalent_diameter() - 20.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn a_diameter_in_millimetres_is_that_of_the_pixels_where_they_are_square_and_right_where_not() {
+        let disc = Mask::from_fn(41, 41, |x, y| (x as f64 - 20.0).hypot(y as f64 - 20.0) <= 10.0);
+        let square = Spacing::square(0.7);
+        assert_eq!(disc.longest_diameter_mm(square), disc.longest_diameter() * 0.7);
+        // A disc of 20 mm over pixels of 2 x 0.5 mm.
+        let flat = Mask::from_fn(60, 20, |x, y| ((x as f64 - 30.0) * 0.5).hypot((y as f64 - 10.0) * 2.0) <= 10.0);
+        let found = flat.longest_diameter_mm(Spacing { row_mm: 2.0, column_mm: 0.5 });
+        assert!((20.0..22.5).contains(&found), "{found}");
+        let line = drawn(&["#####"]);
+        assert_eq!(line.longest_diameter_mm(Spacing { row_mm: 2.0, column_mm: 0.5 }), 2.5);
+        assert_eq!(drawn(&["#"]).longest_diameter_mm(Spacing { row_mm: 2.0, column_mm: 0.5 }), 2.0);
+        assert_eq!(Mask::empty(4, 4).longest_diameter_mm(Spacing { row_mm: 2.0, column_mm: 0.5 }), 0.0);
     }
 
     fn any_mask() -> impl Strategy<Value = Mask> {

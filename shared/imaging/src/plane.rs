@@ -193,6 +193,19 @@ impl Mask {
         Self { width: bounds.width, height: bounds.height, data }
     }
 
+    /// Sets the pixels that are set in `part`, which must fit, from column `left` and row `top` on.
+    ///
+    /// # Panics
+    /// Where it does not, as slices do.
+    pub fn paste(&mut self, part: &Mask, left: usize, top: usize) {
+        for y in 0..part.height {
+            let start = (top + y) * self.width + left;
+            let (row, part) =
+                (&mut self.data[start..start + part.width], &part.data[y * part.width..(y + 1) * part.width]);
+            row.iter_mut().zip(part).for_each(|(value, part)| *value |= part);
+        }
+    }
+
     /// Number of pixels that are set.
     pub fn area(&self) -> usize {
         self.data.iter().map(|&value| usize::from(value)).sum()
@@ -214,5 +227,8 @@ mod tests {
         assert_eq!((copy.at(1, 2), copy.at(3, 3), copy.at(0, 2), copy.at(4, 3)), (11.0, 18.0, -1.0, -1.0));
         let mask = Mask::from_fn(5, 4, |x, y| x == 3 && y == 2);
         assert_eq!(mask.cropped(&bounds).data(), [0, 0, 1, 0, 0, 0]);
+        let mut other = Mask::from_fn(5, 4, |x, y| (x, y) == (1, 2));
+        other.paste(&mask.cropped(&bounds), 1, 2);
+        assert_eq!(other, Mask::from_fn(5, 4, |x, y| y == 2 && (x == 1 || x == 3)));
     }
 }

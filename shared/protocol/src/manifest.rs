@@ -30,7 +30,7 @@ pub struct Manifest {
     pub seed: u64,
     /// Kind of image.
     pub modality: Modality,
-    /// Size in pixels.
+    /// Size in pixels of every image that does not give its own.
     pub size: Size,
     /// Always true: nothing here shows a patient.
     pub synthetic: bool,
@@ -42,6 +42,13 @@ pub struct Manifest {
     /// Time by stage, summed over all jobs.
     #[serde(default)]
     pub stages: Vec<StageTiming>,
+}
+
+impl Manifest {
+    /// Columns and rows of an image of this manifest.
+    pub fn dimensions(&self, image: &Image) -> [u32; 2] {
+        image.dimensions.unwrap_or([self.size.width, self.size.height])
+    }
 }
 
 /// One image of a manifest.
@@ -56,6 +63,9 @@ pub struct Image {
     pub index: ImageIndex,
     /// The request's seed: together with `index` it gives all of the image's noise.
     pub seed: u64,
+    /// [columns, rows] of the image and of all that is delivered with it, where they are its source's; else they are the manifest's size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<[u32; 2]>,
     /// Digests of the model packages by kind; `singan` is in the lesions.
     pub models: BTreeMap<String, Digest>,
     /// The lesions, in the order in which they were placed.

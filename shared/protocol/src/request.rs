@@ -23,8 +23,8 @@ pub use self::{
     candidates::{Candidates, LocatorNames},
     image_count::{ImageCount, MOST_UNBOUNDED},
     synthesise::{
-        Background, BackgroundMode, Blend, Count, EXEMPLAR_RECIPE, EXEMPLARS, Lesions, Location, Millimetres, Modality,
-        ModelNames, OnFailure, Outputs, Placement, Rule, Size, Synthesise, TransferSyntax,
+        Background, BackgroundMode, Blend, Count, EXEMPLAR_RECIPE, EXEMPLARS, Geometry, Lesions, Location, Millimetres,
+        Modality, ModelNames, OnFailure, Outputs, Placement, Rule, Size, Synthesise, TransferSyntax,
     },
     train::{Train, TrainedModel},
 };

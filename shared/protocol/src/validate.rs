@@ -5,7 +5,8 @@ use std::{fmt, ops::RangeInclusive};
 use crate::{
     Digest, VERSION,
     request::{
-        Background, BackgroundMode, Candidates, EXEMPLARS, ImageCount, Request, Size, Synthesise, Train, TrainedModel,
+        Background, BackgroundMode, Candidates, EXEMPLARS, Geometry, ImageCount, Request, Size, Synthesise, Train,
+        TrainedModel,
     },
 };
 
@@ -77,6 +78,9 @@ const MOST_IMAGES: u64 = 1_000_000;
 /// Pixel spacing in millimetres that is assumed where a request names none, to judge whether a lesion fits: the coarsest
 /// of usual chest CT. The lesion's place is judged again when the image's own spacing is known.
 const COARSE_SPACING_MM: f64 = 1.0;
+
+/// The most rows or columns of an image: DICOM gives them 16 bits (PS3.3 C.7.6.3.1.1).
+const MOST_SIDE: u32 = 65_535;
 
 impl Request {
     /// Checks every value.
@@ -158,6 +162,12 @@ impl Check {
         if request.output.sr && !request.output.seg && self.sound("output.seg") {
             let allowed = "must be false unless output.seg is true: a report's measurements are of segments";
             self.fault("output.sr", true, allowed);
+        }
+        let sampled = request.background.mode == BackgroundMode::Sample && self.sound("background.mode");
+        if request.output.geometry == Geometry::Source && sampled {
+            let allowed =
+                "must be \"request\" where background.mode is \"sample\": such a background has no source image";
+            self.fault("output.geometry", "\"source\"", allowed);
         }
         // Absent as well where the text gave something else than a number.
         self.whole("chunk", request.chunk.unwrap_or(1), 1..=1000);
@@ -255,7 +265,12 @@ impl Check {
     fn placement(&mut self, request: &Synthesise) {
         let placement = &request.placement;
         self.real("placement.gap_mm", placement.gap_mm, 0.0..=100.0, " mm");
-        let ends = [request.size.width, request.size.height].map(|side| f64::from(side.saturating_sub(1)));
+        let sides = match request.output.geometry {
+            Geometry::Request => [request.size.width, request.size.height],
+            // Each source has its own, against which its positions are held when it is read.
+            Geometry::Source => [MOST_SIDE; 2],
+        };
+        let ends = sides.map(|side| f64::from(side.saturating_sub(1)));
         for (index, [x, y]) in placement.positions.iter().enumerate() {
             let inside = (0.0..=ends[0]).contains(x) && (0.0..=ends[1]).contains(y);
             if !inside && self.sound("size.width") && self.sound("size.height") {

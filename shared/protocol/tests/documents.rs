@@ -94,6 +94,7 @@ fn image() -> Image {
         sha256: Digest::of(b"i"),
         index: ImageIndex(8),
         seed: 7,
+        dimensions: Some([3292, 3141]),
         models: BTreeMap::from([("vqgan".to_owned(), Digest::of(b"v"))]),
         lesions: vec![Lesion {
             centre: [100.5, 0.1 + 0.2],

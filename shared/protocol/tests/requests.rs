@@ -5,7 +5,7 @@
 use hiresmed_protocol::{
     JobId, Request, RequestId, SiteId,
     parse::{self, Error},
-    request::{Blend, ImageCount, Location, OnFailure, TransferSyntax},
+    request::{Blend, Geometry, ImageCount, Location, OnFailure, TransferSyntax},
 };
 
 const SMALLEST: &str = "version = 1\nkind = \"synthesise\"\ncount = 12\n";
@@ -50,6 +50,7 @@ override_danger = true
 location = "both"
 
 [output]
+geometry = "source"
 transfer_syntax = "jpeg-ls"
 masks = false
 coco = false
@@ -96,7 +97,7 @@ fn every_key_is_read_and_survives_a_round_through_json() {
     assert_eq!(read.placement.positions, [[100.0, 200.5], [30.25, 40.0]]);
     assert_eq!(read.placement.location, Location::Both);
     assert_eq!(read.output.transfer_syntax, TransferSyntax::JpegLs);
-    assert!(read.output.seg && read.output.sr);
+    assert!(read.output.seg && read.output.sr && read.output.geometry == Geometry::Source);
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
     assert_eq!(serde_json::from_str::<Request>(&request.to_canonical_json()).unwrap(), request);
 }
@@ -319,8 +320,29 @@ fn measurements_without_segments_are_refused() {
     // A request that asks for neither is the one that it was before there were any.
     let plain = parse::toml(SMALLEST).unwrap().to_canonical_json();
     assert!(!plain.contains("seg") && !plain.contains("\"sr\""), "{plain}");
-    let names = "known here: transfer_syntax, masks, coco, yolo, seg, sr, backgrounds, evidence";
+    let names = "known here: geometry, transfer_syntax, masks, coco, yolo, seg, sr, backgrounds, evidence";
     assert!(faults(&format!("{SMALLEST}output.segs = true\n"))[0].1.contains(names));
+}
+
+#[test]
+fn a_source_geometry_needs_a_source_and_its_positions_are_the_sources() {
+    let source = format!("{SMALLEST}output.geometry = \"source\"\n");
+    assert_eq!(parse::toml(&source).map(|_| ()), Ok(()));
+    let said = "`output.geometry` = \"source\": must be \"request\" where background.mode is \"sample\": such a background has no \
+                source image";
+    assert_eq!(
+        faults(&format!("{source}background.mode = \"sample\"\n")),
+        [("output.geometry".to_owned(), said.to_owned())]
+    );
+    // The default is not written: a request that does not ask for it is the one that it was before it could be asked for.
+    let asked = format!("{SMALLEST}output.geometry = \"request\"\n");
+    assert_eq!(parse::toml(&asked), parse::toml(SMALLEST));
+    assert!(!parse::toml(&asked).unwrap().to_canonical_json().contains("geometry"));
+    let positions = |text: &str| format!("{text}placement.positions = [[1646, 2900.5]]\n");
+    assert_eq!(paths(&positions(SMALLEST)), ["placement.positions[0]"]);
+    assert_eq!(parse::toml(&positions(&source)).map(|_| ()), Ok(()));
+    assert_eq!(paths(&positions(&source).replace("1646", "-1")), ["placement.positions[0]"]);
+    assert!(faults(&format!("{SMALLEST}output.geometry = \"frame\"\n"))[0].1.contains("\"request\" or \"source\""));
 }
 
 #[test]

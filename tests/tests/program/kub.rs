@@ -9,16 +9,18 @@ use hiresmed_imaging::{
 };
 
 use crate::{
+    geometry::in_source_geometry,
     harness::{Bench, Delivered, Said, pack},
     labels::{opens_elsewhere, valid},
 };
 
 const SIDE: usize = 512;
 
-/// A trunk with a spine, as a DX object.
-fn radiograph() -> Vec<u8> {
+/// A trunk with a spine in an image 358 mm wide, as a DX object of `width` x `height` square pixels.
+fn radiograph(width: usize, height: usize) -> Vec<u8> {
+    let pixel = SIDE as f32 / width as f32;
     let value = |at: usize| {
-        let (x, y) = ((at % SIDE) as f32, (at / SIDE) as f32);
+        let (x, y) = ((at % width) as f32 * pixel, (at / width) as f32 * pixel);
         let across = (x - 256.0) / 215.0;
         if across.abs() >= 1.0 {
             return -1.0;
@@ -26,7 +28,8 @@ fn radiograph() -> Vec<u8> {
         let spine = if (x - 256.0).abs() < 32.0 { 0.45 } else { 0.0 };
         -0.2 + 0.25 * (1.0 - across * across).sqrt() + spine + 0.02 * ((x * 0.7).sin() * (y * 0.9).cos())
     };
-    let plane = Plane::new(SIDE, SIDE, (0..SIDE * SIDE).map(value).collect()).with_spacing(Some(Spacing::square(0.7)));
+    let spacing = Spacing::square(0.7 * SIDE as f64 / width as f64);
+    let plane = Plane::new(width, height, (0..width * height).map(value).collect()).with_spacing(Some(spacing));
     Synthetic {
         plane: &plane,
         window: Window::RADIOGRAPH,
@@ -61,7 +64,7 @@ fn stones_are_added_to_radiographs_and_nothing_else_changes() {
     let bench = Bench::new();
     let folder = bench.path("inputs");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("a.dcm"), radiograph()).unwrap();
+    fs::write(folder.join("a.dcm"), radiograph(SIDE, SIDE)).unwrap();
     let (request, out) = (bench.path("kub.toml"), bench.path("out"));
     fs::write(
         &request,
@@ -96,6 +99,44 @@ fn stones_are_added_to_radiographs_and_nothing_else_changes() {
         valid(&out.join(&image.seg.as_ref().unwrap().file), "Segmentation");
         valid(&out.join(&image.sr.as_ref().unwrap().file), "ComprehensiveSR");
     }
+    opens_elsewhere(&out);
+}
+
+#[test]
+fn a_radiograph_larger_than_its_plane_comes_back_at_its_own_resolution() {
+    let bench = Bench::new();
+    let folder = bench.path("inputs");
+    fs::create_dir_all(&folder).unwrap();
+    // Odd, and of other proportions than the plane: there is air beside it.
+    let (width, height) = (1283, 1101);
+    let source = radiograph(width, height);
+    fs::write(folder.join("a.dcm"), &source).unwrap();
+    let spacing = dicom::from_bytes(&source, "a.dcm", Default::default()).unwrap().attributes.spacing.unwrap();
+    let (request, out) = (bench.path("kub.toml"), bench.path("out"));
+    fs::write(
+        &request,
+        "version = 1\nkind = \"synthesise\"\ncount = 1\nmodality = \"kub\"\nblend = \"attenuation\"\n\
+         lesions.count = { min = 2, max = 2 }\noutput = { geometry = \"source\", seg = true, sr = true }\n",
+    )
+    .unwrap();
+    let (request, inputs) = (request.to_str().unwrap(), folder.to_str().unwrap());
+    run(&bench, &["submit", request, "--inputs", inputs, "--wait", "--out", out.to_str().unwrap()]).expect(0);
+    let delivered = Delivered::read(&out);
+    assert_eq!((delivered.indices(), delivered.manifest.failures.len()), (vec![0], 0));
+    let image = &delivered.manifest.images[0];
+    in_source_geometry(&out, image, (width, height), spacing, 13);
+    let composite = dicom::read(out.join(&image.file)).unwrap();
+    assert_eq!(composite.attributes.bits_stored, Some(16));
+    // All of the source is there, also where the plane goes on.
+    let values = composite.frame(0).unwrap().values;
+    let mean = |rows: std::ops::Range<usize>| {
+        let middle = rows.clone().map(|y| values[y * width + width / 2]).sum::<i64>();
+        middle / rows.len() as i64
+    };
+    let (top, middle, bottom) = (mean(0..3), mean(height / 2..height / 2 + 20), mean(height - 3..height));
+    assert!((top - middle).abs() < 4000 && (bottom - middle).abs() < 4000, "{top} {middle} {bottom}");
+    valid(&out.join(&image.file), "DXImageForPresentation");
+    valid(&out.join(&image.seg.as_ref().unwrap().file), "Segmentation");
     opens_elsewhere(&out);
 }
 

@@ -7,6 +7,7 @@ mod deliver;
 mod demo;
 mod faults;
 mod fixture;
+mod geometry;
 mod harness;
 mod ingest;
 mod kill;

@@ -221,16 +221,19 @@ impl Work<'_> {
     /// The background of a source, and where lesions may be in it.
     fn scene(&self, clock: &mut Clock, input: &Object) -> Result<Scene, Failure> {
         let source = self.stage(clock, Stage::Inputs, |pipeline| pipeline.input(self.environment, input))?;
-        let background = self.stage(clock, Stage::Background, |pipeline| pipeline.background(&source))?;
+        let mut background = self.stage(clock, Stage::Background, |pipeline| pipeline.background(&source))?;
+        if let Some(geometry) = &source.geometry {
+            background.plane = geometry.in_air(background.plane);
+        }
         let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
-        Ok(Scene { source_sha256: Some(source.sha256), background, anatomy })
+        Ok(Scene { source_sha256: Some(source.sha256), geometry: source.geometry, background, anatomy }.of_content())
     }
 
     /// The background of an image that has no source, and where lesions may be in it.
     fn sampled_scene(&self, clock: &mut Clock, index: ImageIndex, draw: u32) -> Result<Scene, Failure> {
         let background = self.stage(clock, Stage::Background, |pipeline| pipeline.sampled_background(index, draw))?;
         let anatomy = self.stage(clock, Stage::Placement, |pipeline| pipeline.anatomy(&background))?;
-        Ok(Scene { source_sha256: None, background, anatomy })
+        Ok(Scene { source_sha256: None, geometry: None, background, anatomy })
     }
 
     fn stage<T>(

@@ -10,7 +10,8 @@ use crate::jobs::Failure;
 /// A background, on the host.
 #[derive(Debug)]
 pub struct Background {
-    /// Shape of the request, nominally in [-1, 1] (a decoder may overshoot; stored values are clamped).
+    /// Shape of the request or, once it is the background of a scene that is delivered in its source's geometry, of the source's
+    /// content there; nominally in [-1, 1] (a decoder may overshoot; stored values are clamped).
     pub plane: Plane,
     /// Distance of pixel centres.
     pub spacing: Spacing,

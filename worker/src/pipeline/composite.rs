@@ -10,7 +10,7 @@ use crate::jobs::Failure;
 /// An image with its lesions.
 #[derive(Debug)]
 pub struct Composite {
-    /// Shape of the request, nominally in [-1, 1]; bit-equal to the background outside the blended region.
+    /// Shape of the background, nominally in [-1, 1]; bit-equal to the background outside the blended region.
     pub plane: Plane,
     /// Union of the lesions' masks, an 8-connected component a lesion.
     pub mask: Mask,

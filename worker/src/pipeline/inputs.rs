@@ -9,10 +9,10 @@ use hiresmed_protocol::{
     Digest,
     job::Object,
     outcome::Stage,
-    request::{Modality, Size},
+    request::{self, Modality, Size},
 };
 
-use super::Pipeline;
+use super::{Geometry, Pipeline};
 use crate::{Environment, jobs::Failure};
 
 /// A source image.
@@ -22,6 +22,8 @@ pub struct Source {
     pub plane: Plane,
     /// Distance of pixel centres.
     pub spacing: Spacing,
+    /// Its own geometry, where images are delivered in it.
+    pub geometry: Option<Geometry>,
     /// Digest of the file.
     pub sha256: Digest,
 }
@@ -34,14 +36,21 @@ impl Pipeline {
     pub fn input(&self, environment: &Environment, object: &Object) -> Result<Source, Failure> {
         let (name, bytes) = fetch(environment, object)?;
         let plane = decode(&bytes, name, self.autoencoder.window(), self.request.modality)?;
-        let plane = to_size(plane, &self.request.size, name)?;
-        let spacing = plane.spacing.ok_or_else(|| {
-            refuse(anyhow::anyhow!(
-                "{name}: the file does not say how far its pixels lie apart; give size.spacing_mm in the request"
-            ))
-        })?;
-        Ok(Source { plane, spacing, sha256: object.sha256 })
+        let (plane, geometry) = match self.request.output.geometry {
+            request::Geometry::Request => (to_size(plane, &self.request.size, name)?, None),
+            request::Geometry::Source => {
+                Geometry::fit(plane, &self.request.size, name).map(|(plane, geometry)| (plane, Some(geometry)))?
+            }
+        };
+        let spacing = plane.spacing.ok_or_else(|| no_spacing(name))?;
+        Ok(Source { plane, spacing, geometry, sha256: object.sha256 })
     }
+}
+
+pub(super) fn no_spacing(name: &str) -> Failure {
+    refuse(anyhow::anyhow!(
+        "{name}: the file does not say how far its pixels lie apart; give size.spacing_mm in the request"
+    ))
 }
 
 /// An input's name, for errors, and its bytes.
@@ -105,14 +114,7 @@ pub(super) fn to_size(plane: Plane, size: &Size, name: &str) -> Result<Plane, Fa
     let wanted = size.spacing_mm.map(Spacing::square);
     let (plane, wanted) = match (plane.spacing, wanted) {
         (Some(own), Some(wanted)) if own != wanted => {
-            let columns = (plane.width() as f64 * own.column_mm / wanted.column_mm).round().max(1.0) as usize;
-            let rows = (plane.height() as f64 * own.row_mm / wanted.row_mm).round().max(1.0) as usize;
-            if columns > 4 * width.max(plane.width()) || rows > 4 * height.max(plane.height()) {
-                return Err(refuse(anyhow::anyhow!(
-                    "{name}: at {} mm it would have {columns} x {rows} pixels; give a size.spacing_mm nearer to its own",
-                    wanted.column_mm
-                )));
-            }
+            let (columns, rows) = resampled_size(&plane, own, wanted, size, name)?;
             (resize(&plane, columns, rows, Filter::Area), Some(wanted))
         }
         // A picture without spacing has the one that the request declares.
@@ -137,6 +139,28 @@ pub(super) fn to_size(plane: Plane, size: &Size, name: &str) -> Result<Plane, Fa
     let mut resized = resize(&plane, width, height, filter);
     resized.data_mut().iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
     Ok(resized.with_spacing(spacing))
+}
+
+/// Columns and rows of `plane`, with pixels `own` apart, at the spacing that is `wanted`.
+///
+/// # Errors
+/// Permanent where that is far more than the request's size and the plane's own: nothing but a wrong spacing asks for it.
+pub(super) fn resampled_size(
+    plane: &Plane,
+    own: Spacing,
+    wanted: Spacing,
+    size: &Size,
+    name: &str,
+) -> Result<(usize, usize), Failure> {
+    let columns = (plane.width() as f64 * own.column_mm / wanted.column_mm).round().max(1.0) as usize;
+    let rows = (plane.height() as f64 * own.row_mm / wanted.row_mm).round().max(1.0) as usize;
+    if columns > 4 * plane.width().max(size.width as usize) || rows > 4 * plane.height().max(size.height as usize) {
+        return Err(refuse(anyhow::anyhow!(
+            "{name}: at {} mm it would have {columns} x {rows} pixels; give a size.spacing_mm nearer to its own",
+            wanted.column_mm
+        )));
+    }
+    Ok((columns, rows))
 }
 
 /// The middle of `plane` at another size; air where it ends.

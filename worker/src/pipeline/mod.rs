@@ -7,6 +7,7 @@ mod background;
 pub mod candidates;
 mod clock;
 mod composite;
+mod geometry;
 mod inputs;
 mod lesions;
 mod models;
@@ -21,6 +22,7 @@ pub use self::{
     background::Background,
     clock::Clock,
     composite::Composite,
+    geometry::Geometry,
     inputs::{Source, decode, fetch},
     lesions::Sampled,
     models::{LocationModels, Locator, Pipeline},

@@ -1,5 +1,7 @@
 //! Stage 6: an image's files, each an object of the store, and its entry in the manifest.
 
+use std::borrow::Cow;
+
 use hiresmed_imaging::{
     Mask, Plane, Spacing,
     dicom::write::{Error, Finding, Identity, Labels, Lesion, Syntax, Synthetic},
@@ -14,7 +16,7 @@ use hiresmed_protocol::{
     request::{Modality, TransferSyntax},
 };
 
-use super::{Background, Composite, Pipeline, Placed, Sampled, Scene};
+use super::{Composite, Geometry, Pipeline, Placed, Sampled, Scene};
 use crate::jobs::{Context, Failure, Upload};
 
 /// An image's files, and its entry in the manifest.
@@ -75,34 +77,46 @@ impl Pipeline {
         places: &Placed,
         composite: &Composite,
     ) -> Result<Encoded, Failure> {
-        let (wanted, background) = (self.request.output, &scene.background);
-        let lesions = self.describe(background, sampled, places)?;
+        let (wanted, background, geometry) = (self.request.output, &scene.background, scene.geometry.as_ref());
+        let spacing = geometry.map_or(background.spacing, |geometry| geometry.spacing);
+        let delineated = delineated(geometry, sampled, places)?;
+        let lesions = describe(&delineated, sampled, places, spacing)?;
         let mut writer = Writer { context, stem: index.stem(), outputs: Vec::new(), uploads: Vec::new() };
         let request = format!("{}/{}", context.job().request, self.request.seed);
-        let synthetic = self.synthetic(&request, index, &composite.plane, "composite");
+        // In a source's geometry an image can take as much memory as all else: one at a time.
+        let plane = delivered(geometry, &composite.plane, Geometry::image);
+        let synthetic = self.synthetic(&request, index, &plane, "composite");
         let image = writer.file("images", "dcm", synthetic.to_bytes().map_err(refused)?);
-        let mask = wanted.masks.then(|| writer.file("masks", "png", raster::mask_png(&composite.mask)));
-        let before = self.synthetic(&request, index, &background.plane, "background");
-        let before = writer.file_if(wanted.backgrounds, "backgrounds", || before.to_bytes())?;
+        let labelled = labelled(&lesions, &delineated, spacing);
+        let labels = Labels { image: &synthetic, finding: finding(self.request.modality), lesions: &labelled };
+        let seg = writer.file_if(wanted.seg, "labels-seg", || labels.segmentation())?;
+        let sr = writer.file_if(wanted.sr, "labels-sr", || labels.measurements())?;
+        let (width, height) = (plane.width(), plane.height());
+        drop(plane);
+        let mask = wanted.masks.then(|| {
+            let mask = match geometry {
+                None => Cow::Borrowed(&composite.mask),
+                Some(_) => Cow::Owned(union(&delineated, width, height)),
+            };
+            writer.file("masks", "png", raster::mask_png(&mask))
+        });
+        let before = writer.file_if(wanted.backgrounds, "backgrounds", || {
+            let plane = delivered(geometry, &background.plane, Geometry::image);
+            self.synthetic(&request, index, &plane, "background").to_bytes()
+        })?;
         let yolo = wanted.yolo.then(|| {
-            let (width, height) = (composite.mask.width(), composite.mask.height());
             let boxes: Vec<_> =
                 lesions.iter().map(|lesion| YoloBox::new(0, bounds(lesion.bbox), width, height)).collect();
             writer.file("labels-yolo", "txt", labels::yolo_text(&boxes).into_bytes())
         });
-        let labelled = labelled(&lesions, sampled, places, background.spacing);
-        let labels = Labels { image: &synthetic, finding: finding(self.request.modality), lesions: &labelled };
-        let seg = writer.file_if(wanted.seg, "labels-seg", || labels.segmentation())?;
-        let sr = writer.file_if(wanted.sr, "labels-sr", || labels.measurements())?;
-        let danger_zones = wanted
-            .evidence
-            .then(|| writer.file("danger-zones", "png", raster::mask_png(&places.permissible.inverted())));
-        let candidates = wanted.evidence.then(|| writer.file("candidates", "png", candidates_png(&places.candidates)));
+        let evidence = wanted.evidence.then(|| evidence(&mut writer, geometry, places));
+        let (danger_zones, candidates) = evidence.unzip();
         let image = Image {
             file: image.file,
             sha256: image.sha256,
             index,
             seed: self.request.seed,
+            dimensions: geometry.map(|_| [width as u32, height as u32]),
             models: self.digests.clone(),
             lesions,
             mask,
@@ -115,7 +129,7 @@ impl Pipeline {
             input_sha256: scene.source_sha256,
             mode: self.request.background.mode,
             blend: self.request.blend,
-            spacing_mm: [background.spacing.row_mm, background.spacing.column_mm],
+            spacing_mm: [spacing.row_mm, spacing.column_mm],
             execution: self.execution.clone(),
         };
         Ok(Encoded { image, outputs: writer.outputs, uploads: writer.uploads })
@@ -144,43 +158,85 @@ impl Pipeline {
             },
         }
     }
+}
 
-    /// The lesions that found a place, measured on their masks in the image's frame.
-    fn describe(
-        &self,
-        background: &Background,
-        lesions: &[Sampled],
-        places: &Placed,
-    ) -> Result<Vec<manifest::Lesion>, Failure> {
-        let spacing_mm = background.spacing_mm();
-        lesions
-            .iter()
-            .zip(&places.lesions)
-            .enumerate()
-            .map(|(n, (lesion, place))| {
-                let (size_px, geometry) = measure(&lesion.mask).ok_or_else(|| {
-                    Failure::permanent(Stage::Outputs, anyhow::anyhow!("lesion {} has no pixels", n + 1))
-                })?;
-                // The footprint rule keeps every mask inside the image, so that its box is not negative there.
-                let shift = |value: u32, by: i64| u32::try_from(i64::from(value) + by).unwrap_or(0);
-                Ok(manifest::Lesion {
-                    centre: [geometry.centre.0 + place.left as f64, geometry.centre.1 + place.top as f64],
-                    size_px,
-                    exemplar: lesion.exemplar,
-                    diameter_mm: size_px * spacing_mm,
-                    requested_diameter_mm: lesion.requested_mm,
-                    bbox: [
-                        shift(geometry.bbox[0], place.left),
-                        shift(geometry.bbox[1], place.top),
-                        geometry.bbox[2],
-                        geometry.bbox[3],
-                    ],
-                    area_px: lesion.mask.area() as u64,
-                    pinned: n < places.pinned,
-                })
-            })
-            .collect()
+/// An image or a map of an image as it is delivered: as it is, or by `way` in its source's geometry.
+fn delivered<'a, T: Clone>(geometry: Option<&Geometry>, map: &'a T, way: fn(&Geometry, &T) -> T) -> Cow<'a, T> {
+    geometry.map_or(Cow::Borrowed(map), |geometry| Cow::Owned(way(geometry, map)))
+}
+
+/// Writes danger zones and candidates.
+fn evidence(writer: &mut Writer<'_>, geometry: Option<&Geometry>, places: &Placed) -> (File, File) {
+    let permissible = delivered(geometry, &places.permissible, Geometry::mask);
+    let danger_zones = writer.file("danger-zones", "png", raster::mask_png(&permissible.inverted()));
+    let weights = delivered(geometry, &places.candidates, Geometry::weights);
+    (danger_zones, writer.file("candidates", "png", candidates_png(&weights)))
+}
+
+/// A lesion's pixels where it is delivered.
+struct Delineated<'a> {
+    /// The lesion's pixels, in a frame of their own.
+    mask: Cow<'a, Mask>,
+    /// Column of the mask's first pixel in the image.
+    left: i64,
+    /// Row of the mask's first pixel in the image.
+    top: i64,
+}
+
+/// The lesions that found a place, as they are delivered.
+fn delineated<'a>(
+    geometry: Option<&Geometry>,
+    sampled: &'a [Sampled],
+    places: &Placed,
+) -> Result<Vec<Delineated<'a>>, Failure> {
+    let one = |(n, (lesion, place)): (usize, (&'a Sampled, &hiresmed_compositing::placement::Placed))| {
+        let Some(geometry) = geometry else {
+            return Ok(Delineated { mask: Cow::Borrowed(&lesion.mask), left: place.left, top: place.top });
+        };
+        let part = geometry.mask_part(&lesion.mask, (place.left, place.top));
+        let (mask, (left, top)) = part.ok_or_else(|| no_pixels(n))?;
+        Ok(Delineated { mask: Cow::Owned(mask), left: left as i64, top: top as i64 })
+    };
+    sampled.iter().zip(&places.lesions).enumerate().map(one).collect()
+}
+
+fn no_pixels(n: usize) -> Failure {
+    Failure::permanent(Stage::Outputs, anyhow::anyhow!("lesion {} has no pixels", n + 1))
+}
+
+/// All lesions of an image of `width` x `height` that came back to their source's geometry, and so lie inside of it.
+fn union(delineated: &[Delineated<'_>], width: usize, height: usize) -> Mask {
+    let mut union = Mask::empty(width, height);
+    for Delineated { mask, left, top } in delineated {
+        union.paste(mask, *left as usize, *top as usize);
     }
+    union
+}
+
+/// The lesions, measured on their masks where they are delivered.
+fn describe(
+    delineated: &[Delineated<'_>],
+    sampled: &[Sampled],
+    places: &Placed,
+    spacing: Spacing,
+) -> Result<Vec<manifest::Lesion>, Failure> {
+    let one = |(n, (delineated, lesion)): (usize, (&Delineated<'_>, &Sampled))| {
+        let Delineated { mask, left, top } = delineated;
+        let (size_px, centre, bbox) = measure(mask).ok_or_else(|| no_pixels(n))?;
+        // The footprint rule keeps every mask inside the image, so that its box is not negative there.
+        let shift = |value: u32, by: i64| u32::try_from(i64::from(value) + by).unwrap_or(0);
+        Ok(manifest::Lesion {
+            centre: [centre.0 + *left as f64, centre.1 + *top as f64],
+            size_px,
+            exemplar: lesion.exemplar,
+            diameter_mm: mask.longest_diameter_mm(spacing),
+            requested_diameter_mm: lesion.requested_mm,
+            bbox: [shift(bbox[0], *left), shift(bbox[1], *top), bbox[2], bbox[3]],
+            area_px: mask.area() as u64,
+            pinned: n < places.pinned,
+        })
+    };
+    delineated.iter().zip(sampled).enumerate().map(one).collect()
 }
 
 /// What is found in images of a modality.
@@ -192,38 +248,22 @@ fn finding(modality: Modality) -> Finding {
 }
 
 /// The lesions as DICOM labels have them, in the manifest's order and with its diameters.
-fn labelled<'a>(
-    described: &[manifest::Lesion],
-    sampled: &'a [Sampled],
-    places: &Placed,
-    spacing: Spacing,
-) -> Vec<Lesion<'a>> {
-    described
-        .iter()
-        .zip(sampled)
-        .zip(&places.lesions)
-        .map(|((described, sampled), place)| Lesion {
-            mask: &sampled.mask,
-            left: place.left,
-            top: place.top,
-            diameter_mm: described.diameter_mm,
-            area_mm2: described.area_px as f64 * spacing.row_mm * spacing.column_mm,
-        })
-        .collect()
+fn labelled<'a>(described: &[manifest::Lesion], delineated: &'a [Delineated<'_>], spacing: Spacing) -> Vec<Lesion<'a>> {
+    let one = |(described, delineated): (&manifest::Lesion, &'a Delineated<'_>)| Lesion {
+        mask: &delineated.mask,
+        left: delineated.left,
+        top: delineated.top,
+        diameter_mm: described.diameter_mm,
+        area_mm2: described.area_px as f64 * spacing.row_mm * spacing.column_mm,
+    };
+    described.iter().zip(delineated).map(one).collect()
 }
 
-/// A mask's position in its own frame.
-struct Geometry {
-    centre: (f64, f64),
-    /// Left, top, width, height.
-    bbox: [u32; 4],
-}
-
-/// Longest diameter in pixels, centroid and box; none for an empty mask.
-fn measure(mask: &Mask) -> Option<(f64, Geometry)> {
+/// Longest diameter in pixels, centroid, and box (left, top, width, height) of a mask in its own frame; none for an empty one.
+fn measure(mask: &Mask) -> Option<(f64, (f64, f64), [u32; 4])> {
     let bounds = mask.bounds()?;
     let bbox = [bounds.left, bounds.top, bounds.width, bounds.height].map(|value| value as u32);
-    Some((mask.longest_diameter(), Geometry { centre: mask.centroid()?, bbox }))
+    Some((mask.longest_diameter(), mask.centroid()?, bbox))
 }
 
 fn bounds([left, top, width, height]: [u32; 4]) -> Bounds {
@@ -255,8 +295,8 @@ mod tests {
     #[test]
     fn a_mask_is_measured_in_its_own_frame() {
         let mask = Mask::from_fn(10, 10, |x, y| (2..6).contains(&x) && y == 3);
-        let (size, geometry) = measure(&mask).unwrap();
-        assert_eq!((size, geometry.centre, geometry.bbox), (4.0, (3.5, 3.0), [2, 3, 4, 1]));
+        let measured = measure(&mask).unwrap();
+        assert_eq!(measured, (4.0, (3.5, 3.0), [2, 3, 4, 1]));
         assert!(measure(&Mask::empty(4, 4)).is_none());
     }
 }

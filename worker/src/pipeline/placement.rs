@@ -12,7 +12,7 @@ use hiresmed_protocol::{
 
 use super::candidates::window;
 use super::models::LocationModel;
-use super::{Background, Locator, Pipeline, Sampled, Scene, generator};
+use super::{Background, Geometry, Locator, Pipeline, Sampled, Scene, generator};
 use crate::jobs::Failure;
 
 /// Clear millimetres between a lesion and the image's edge: a lesion that is cut off has no size.
@@ -137,21 +137,26 @@ impl Pipeline {
     /// # Errors
     /// Permanent, with the reason of the refusal.
     pub fn placement(&self, index: ImageIndex, scene: &Scene, lesions: &[Sampled]) -> Result<Placed, Failure> {
-        let Scene { background, anatomy, .. } = scene;
+        let Scene { background, anatomy, geometry, .. } = scene;
+        // What a refusal says of pixels is of those in which lesions are placed.
+        let of = geometry.map_or_else(String::new, |Geometry { content, columns, rows, .. }| {
+            format!(
+                " (in pixels of the image at {} x {}, which is delivered at {columns} x {rows})",
+                content.width, content.height
+            )
+        });
         let refuse = |n: usize, error: Refusal| {
-            Failure::permanent(Stage::Placement, anyhow::Error::new(error).context(format!("lesion {}", n + 1)))
+            Failure::permanent(Stage::Placement, anyhow::Error::new(error).context(format!("lesion {}{of}", n + 1)))
         };
-        let mut placer =
-            Placer::new(anatomy.scene(), self.rules(background.spacing_mm())).map_err(|error| refuse(0, error))?;
+        let rules = self.rules(background.spacing_mm(), geometry.as_ref());
+        let mut placer = Placer::new(anatomy.scene(), rules).map_err(|error| refuse(0, error))?;
         let least = self.request.lesions.count.min as usize;
         let positions = &self.request.placement.positions;
         let mut evidence = lesions.is_empty().then(|| anatomy.weights.clone());
         for (n, lesion) in lesions.iter().enumerate() {
             let candidates = placer.candidates(&lesion.mask);
             let placed = match positions.get(n) {
-                Some(&[x, y]) => {
-                    placer.place_at(&lesion.mask, (x.round().max(0.0) as usize, y.round().max(0.0) as usize))
-                }
+                Some(&position) => placer.place_at(&lesion.mask, pixel(position, geometry.as_ref(), n)?),
                 None => candidates.as_ref().map_err(Refusal::clone).and_then(|candidates| {
                     let mut noise = generator(&self.request, index, Purpose::Placement(n as u32));
                     placer.place_among(&lesion.mask, candidates, &mut noise)
@@ -177,19 +182,35 @@ impl Pipeline {
         })
     }
 
-    /// The request's rules in pixels.
-    fn rules(&self, spacing_mm: f64) -> Rules {
+    /// The request's rules in pixels. Where a pixel of the source is the larger one, lesions keep two of those from each other and
+    /// from the image's edge.
+    fn rules(&self, spacing_mm: f64, geometry: Option<&Geometry>) -> Rules {
         let wanted = &self.request.placement;
+        let least_px = geometry.map_or(0, |geometry| (2.0 * geometry.source_pixel()).ceil() as usize);
         Rules {
             rule: match wanted.rule {
                 Rule::Footprint => placement::Rule::Footprint,
                 Rule::Centre => placement::Rule::Centre,
             },
-            gap_px: (wanted.gap_mm / spacing_mm).ceil() as usize,
-            border_px: border_px(spacing_mm),
+            gap_px: ((wanted.gap_mm / spacing_mm).ceil() as usize).max(least_px),
+            border_px: border_px(spacing_mm).max(least_px),
             override_danger: wanted.override_danger,
         }
     }
+}
+
+/// The pixel in which lesion `n`, from 0, is to be centred by a position of the request.
+fn pixel([x, y]: [f64; 2], geometry: Option<&Geometry>, n: usize) -> Result<(usize, usize), Failure> {
+    let Some(geometry) = geometry else { return Ok((x.round().max(0.0) as usize, y.round().max(0.0) as usize)) };
+    geometry.content_pixel([x, y]).ok_or_else(|| {
+        let Geometry { columns, rows, .. } = geometry;
+        let text = format!(
+            "lesion {}: placement.positions has [{x}, {y}], outside of its source, an image of {columns} x {rows} pixels; with \
+             output.geometry \"source\" positions are in pixels of the source",
+            n + 1
+        );
+        Failure::permanent(Stage::Placement, anyhow::anyhow!(text))
+    })
 }
 
 #[cfg(test)]

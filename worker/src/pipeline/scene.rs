@@ -5,17 +5,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hiresmed_protocol::Digest;
 
-use super::{Anatomy, Background};
+use super::{Anatomy, Background, Geometry};
 
 /// A background with its anatomy.
 #[derive(Debug)]
 pub struct Scene {
     /// Digest of the source image; none where the background was sampled.
     pub source_sha256: Option<Digest>,
+    /// The source's own geometry, where images are delivered in it: pixels and maps are of its content alone.
+    pub geometry: Option<Geometry>,
     /// The pixels.
     pub background: Background,
     /// Where lesions may be in it.
     pub anatomy: Anatomy,
+}
+
+impl Scene {
+    /// Without what lies around the source's content, where that is not delivered: a lesion's place is in the source.
+    pub fn of_content(mut self) -> Self {
+        let Some(Geometry { content, .. }) = self.geometry else { return self };
+        let (plane, Anatomy { weights, permissible, body }) = (&mut self.background.plane, &mut self.anatomy);
+        if (content.width, content.height) != (plane.width(), plane.height()) {
+            (*plane, *weights) = (plane.cropped(&content), weights.cropped(&content));
+            (*permissible, *body) = (permissible.cropped(&content), body.cropped(&content));
+        }
+        self
+    }
 }
 
 type Slot = Arc<Mutex<Option<Arc<Scene>>>>;
@@ -71,6 +86,7 @@ mod tests {
         let mask = Mask::empty(4, 4);
         Ok(Scene {
             source_sha256: Some(Digest::of(b"source")),
+            geometry: None,
             background: Background { plane: plane.clone(), spacing: Spacing::square(1.0) },
             anatomy: Anatomy { weights: plane, permissible: mask.clone(), body: mask },
         })

@@ -8,7 +8,8 @@ use crate::ids::Digest;
 
 /// The likeliest positions of a lesion in an image of the site (paper, equation 16), to pin positions to.
 ///
-/// Positions are in pixels of the image at `size`, as those of a synthesis request of the same size. Somebody waits for them:
+/// Positions are in pixels of the image at `size`, as those of a synthesis request of the same size whose `output.geometry` is
+/// `request`. Somebody waits for them:
 /// the class is always `interactive`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

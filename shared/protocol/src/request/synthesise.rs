@@ -277,8 +277,8 @@ pub struct Placement {
     /// What must lie in the permissible region. Default `footprint`.
     #[serde(default)]
     pub rule: Rule,
-    /// Centres [x, y] in pixels from the image's top left corner, for the first lesions of every image; the further
-    /// ones are drawn. Default: all are drawn.
+    /// Centres [x, y] in pixels of the delivered image from its top left corner, for the first lesions of every image; the further
+    /// ones are drawn. With `output.geometry` "source" they are pixels of the source image. Default: all are drawn.
     #[serde(default)]
     pub positions: Vec<[f64; 2]>,
     /// Least distance between two lesions' masks in millimetres: 0 to 100. Default 2.
@@ -336,6 +336,9 @@ pub enum Location {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outputs {
+    /// In which rows, columns and spacing everything is delivered. Default `request`.
+    #[serde(default, skip_serializing_if = "Geometry::is_request")]
+    pub geometry: Geometry,
     /// How DICOM objects are stored. Default `explicit`. JPEG-LS compresses the images; it is not for masks of one bit and for reports, which
     /// are then `explicit`.
     #[serde(default)]
@@ -376,6 +379,7 @@ const fn is_no(value: &bool) -> bool {
 impl Default for Outputs {
     fn default() -> Self {
         Self {
+            geometry: Geometry::default(),
             transfer_syntax: TransferSyntax::default(),
             masks: true,
             coco: true,
@@ -385,6 +389,27 @@ impl Default for Outputs {
             backgrounds: true,
             evidence: true,
         }
+    }
+}
+
+/// Whose rows, columns and pixel spacing an image and all its labels have. (Not called frame: in DICOM that is an image of a
+/// multi-frame object, and a frame of reference is something else again.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Geometry {
+    /// Those of `size`.
+    #[default]
+    Request,
+    /// Those of the source image. It is fitted as a whole into `size`, whatever its proportions; lesions are placed and blended there,
+    /// and the result is resampled to the source's own pixels. What is finer than a pixel of `size` is not in it: the image is as
+    /// sharp as the networks made it at that size. Needs a source, so that `background.mode` cannot be `sample`; with
+    /// `size.spacing_mm` the whole source must fit into `size`.
+    Source,
+}
+
+impl Geometry {
+    fn is_request(&self) -> bool {
+        *self == Self::Request
     }
 }
 
