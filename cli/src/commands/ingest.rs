@@ -6,12 +6,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -22,7 +25,7 @@ use hiresmed_imaging::{
         deidentify::{Deidentified, Policy, Report, SiteSecret, deidentify},
         write::Syntax,
     },
-    files::write_atomically,
+    files::{write_all_atomically, write_atomically},
 };
 use hiresmed_protocol::Digest;
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,10 @@ mod source;
 use self::source::{Item, Source};
 use crate::{failure, progress::Progress, stamp::Stamp, state::StateFolder};
 
+/// How often it is shown how far all is.
+const SHOWN_EVERY: Duration = Duration::from_millis(50);
+/// Files that are written and recorded together at most.
+const WRITTEN_TOGETHER: usize = 32;
 /// Hexadecimal digits of a file's digest that name it, as among inputs.
 const DIGITS: usize = 16;
 /// The folder of images below the output, and the two records beside it.
@@ -179,12 +186,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         },
     };
     let retained = format!("{} {}", policy.retain_device, policy.retain_characteristics);
-    let (output, before) = Output::open(&arguments.out, &secret.fingerprint(&retained))?;
+    let (mut output, before) = Output::open(&arguments.out, &secret.fingerprint(&retained))?;
     let options = ReadOptions { limit_bytes: arguments.limit_mib << 20 };
-    let work = Work { source: &source, secret: &secret, policy, options, output: Mutex::new(output) };
+    let Before { seen, there } = before;
+    let work = Work { source: &source, secret: &secret, policy, options, seen, there: Mutex::new(there) };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    work.all(&files, &before, arguments.threads.map_or(cores, |threads| threads as usize))?;
-    let output = work.output.into_inner().unwrap_or_else(PoisonError::into_inner);
+    work.all(&files, arguments.threads.map_or(cores, |threads| threads as usize), &mut output)?;
     let Counts { taken, duplicates, refused } = output.counts;
     output.finish()?;
     eprintln!("{taken} images taken, {duplicates} duplicates left out, {refused} files refused");
@@ -233,44 +240,48 @@ struct Work<'a> {
     secret: &'a SiteSecret,
     policy: Policy,
     options: ReadOptions,
-    output: Mutex<Output>,
+    /// What an earlier run has seen.
+    seen: HashSet<Seen>,
+    /// Digests of the images that there are, the first half of each. Who adds one sends its line before anybody else looks: no record names
+    /// a duplicate before the image.
+    there: Mutex<HashSet<u128>>,
 }
 
 impl Work<'_> {
-    /// Takes all files but those that an earlier run has seen as they are now.
-    fn all(&self, files: &[Item], before: &HashSet<Seen>, threads: usize) -> Result<()> {
+    /// Takes all files but those that an earlier run has seen as they are now: some threads read and de-identify them, and this one writes, so
+    /// that neither waits for the other.
+    fn all(&self, files: &[Item], threads: usize, output: &mut Output) -> Result<()> {
         let mut progress = Progress::begin("files", files.len() as u64, 0);
-        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-        let failed_yet = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        let turn = || {
-            while let Some(item) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if failed_yet() {
-                    break;
-                }
-                if let Err(error) = self.one(item, before) {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
+        let (next, done, stopped) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+        let turn = &|sender: SyncSender<Ended>| -> Result<()> {
+            while !stopped.load(Ordering::Relaxed)
+                && let Some(item) = files.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                self.one(item, &sender).inspect_err(|_| stopped.store(true, Ordering::Relaxed))?;
                 done.fetch_add(1, Ordering::Relaxed);
             }
+            Ok(())
         };
+        // As many wait to be written as are being made: they are in memory.
+        let (sender, receiver) = mpsc::sync_channel(2 * threads);
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(turn)).collect();
-            while !workers.iter().all(|worker| worker.is_finished()) {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                progress.done(done.load(Ordering::Relaxed) as u64);
-            }
-        });
-        progress.done(done.load(Ordering::Relaxed) as u64);
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+            let begin = |sender: SyncSender<Ended>| scope.spawn(move || turn(sender));
+            let workers: Vec<_> = (0..threads).map(|_| begin(sender.clone())).collect();
+            drop(sender);
+            let written = output.take_all(receiver, || progress.done(done.load(Ordering::Relaxed) as u64));
+            let worked = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            // Where writing has failed, so has sending.
+            std::iter::once(written).chain(worked).collect()
+        })
     }
 
     /// # Errors
-    /// The source is gone, or the output cannot be written. What is wrong with the file is its end.
-    fn one(&self, item: &Item, before: &HashSet<Seen>) -> Result<()> {
+    /// The source is gone, or nothing can be written any more. What is wrong with the file is its end.
+    fn one(&self, item: &Item, sender: &SyncSender<Ended>) -> Result<()> {
         let source = item.name.clone();
         let Stamp { size_bytes, changed_ns } = self.source.stamp(item);
-        if before.contains(&(source.clone(), size_bytes, changed_ns)) {
+        let seen = (source, size_bytes, changed_ns);
+        if self.seen.contains(&seen) {
             return Ok(());
         }
         let refused = |error: String| End::Refused { error };
@@ -279,31 +290,66 @@ impl Work<'_> {
         } else {
             // The name is in the line already.
             match self.source.read(item)?.and_then(|bytes| self.deidentify(&bytes)) {
-                Ok(made) => return self.output().take((source, size_bytes, changed_ns), &made),
+                Ok(made) => return self.take(seen, made, sender),
                 Err(error) => refused(error),
             }
         };
-        self.output().record(Line { source, size_bytes, changed_ns, end })
+        send(sender, Ended { line: line(seen, end), image: Vec::new() })
     }
 
     fn deidentify(&self, bytes: &[u8]) -> Result<Deidentified, String> {
         deidentify(bytes, "", self.secret, &self.policy, self.options).map_err(|error| error.fault.to_string())
     }
 
-    fn output(&self) -> MutexGuard<'_, Output> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends an image to be written, unless the same one is there.
+    fn take(&self, seen: Seen, made: Deidentified, sender: &SyncSender<Ended>) -> Result<()> {
+        let sha256 = Digest::of(&made.bytes).to_string();
+        let file = format!("{IMAGES}/{}.dcm", &sha256[..DIGITS]);
+        let index = row(&file, &sha256, &made);
+        let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = match key(&sha256) {
+            Some(key) if !there.insert(key) => Ended { line: line(seen, End::Duplicate { file }), image: Vec::new() },
+            _ => {
+                let end = End::Taken { file, sha256, index, report: Box::new(made.report) };
+                Ended { line: line(seen, end), image: made.bytes }
+            }
+        };
+        send(sender, ended)
     }
+}
+
+/// A file that is done with, but for writing.
+struct Ended {
+    line: Line,
+    /// The image where it is taken.
+    image: Vec<u8>,
+}
+
+fn line((source, size_bytes, changed_ns): Seen, end: End) -> Line {
+    Line { source, size_bytes, changed_ns, end }
+}
+
+/// # Errors
+/// Writing has failed, which is reported where it did.
+fn send(sender: &SyncSender<Ended>, ended: Ended) -> Result<()> {
+    sender.send(ended).map_err(|_| anyhow!("nothing can be written any more"))
 }
 
 /// A source file as it was: its name, size and time.
 type Seen = (String, u64, i64);
 
+/// What earlier runs have left.
+#[derive(Default)]
+struct Before {
+    seen: HashSet<Seen>,
+    /// Digests of the images, the first half of each.
+    there: HashSet<u128>,
+}
+
 /// The output folder.
 struct Output {
     root: PathBuf,
     record: File,
-    /// Digests of the images that are there, the first half of each.
-    there: HashSet<u128>,
     /// Lines of the index, by file.
     index: BTreeSet<String>,
     counts: Counts,
@@ -312,7 +358,7 @@ struct Output {
 impl Output {
     /// Opens a folder, with what an earlier run left in it. What that run refused is tried again: a limit may have been raised, a check
     /// waived.
-    fn open(root: &Path, settings: &str) -> Result<(Self, HashSet<Seen>)> {
+    fn open(root: &Path, settings: &str) -> Result<(Self, Before)> {
         let path = root.join(RECORD);
         let mut output = Self {
             root: root.to_path_buf(),
@@ -322,11 +368,10 @@ impl Output {
                 .mode(0o600)
                 .open(&path)
                 .with_context(|| format!("{} cannot be written", path.display()))?,
-            there: HashSet::new(),
             index: BTreeSet::new(),
             counts: Counts::default(),
         };
-        let mut seen = HashSet::new();
+        let mut before = Before::default();
         let (mut whole, mut begun) = (true, false);
         for text in BufReader::new(File::open(&path)?).lines() {
             let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
@@ -348,12 +393,12 @@ impl Output {
             };
             whole = true;
             if let End::Taken { sha256, index, .. } = &line.end {
-                output.there.extend(key(sha256));
+                before.there.extend(key(sha256));
                 output.index.insert(index.clone());
             }
             if !matches!(line.end, End::Refused { .. }) {
                 output.counts.add(&line.end);
-                seen.insert((line.source, line.size_bytes, line.changed_ns));
+                before.seen.insert((line.source, line.size_bytes, line.changed_ns));
             }
         }
         if !whole {
@@ -364,31 +409,41 @@ impl Output {
             head.push(b'\n');
             output.record.write_all(&head)?;
         }
-        Ok((output, seen))
+        Ok((output, before))
     }
 
-    /// Writes an image, unless the same one is there.
-    fn take(&mut self, (source, size_bytes, changed_ns): Seen, made: &Deidentified) -> Result<()> {
-        let sha256 = Digest::of(&made.bytes).to_string();
-        let file = format!("{IMAGES}/{}.dcm", &sha256[..DIGITS]);
-        let end = match key(&sha256) {
-            Some(key) if !self.there.insert(key) => End::Duplicate { file },
-            _ => {
-                let path = self.root.join(&file);
-                write_atomically(&path, &made.bytes)
-                    .with_context(|| format!("{} cannot be written", path.display()))?;
-                let index = row(&file, &sha256, made);
-                self.index.insert(index.clone());
-                End::Taken { file, sha256, index, report: Box::new(made.report.clone()) }
+    /// Writes what comes until nobody is left to send, and says when to show how far all is.
+    fn take_all(&mut self, receiver: Receiver<Ended>, mut show: impl FnMut()) -> Result<()> {
+        loop {
+            let first = receiver.recv_timeout(SHOWN_EVERY);
+            show();
+            match first {
+                Ok(first) => {
+                    let others = receiver.try_iter().take(WRITTEN_TOGETHER - 1);
+                    self.take(std::iter::once(first).chain(others).collect())?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-        };
-        self.record(Line { source, size_bytes, changed_ns, end })
+        }
     }
 
-    fn record(&mut self, line: Line) -> Result<()> {
-        self.counts.add(&line.end);
-        let mut text = serde_json::to_vec(&line)?;
-        text.push(b'\n');
+    /// Writes images, and then their lines of the record: what is recorded is on the disk.
+    fn take(&mut self, ended: Vec<Ended>) -> Result<()> {
+        let images = ended.iter().filter_map(|Ended { line, image }| match &line.end {
+            End::Taken { file, .. } => Some((self.root.join(file), image.as_slice())),
+            _ => None,
+        });
+        write_all_atomically(images).context("an image cannot be written")?;
+        let mut text = Vec::new();
+        for Ended { line, .. } in ended {
+            self.counts.add(&line.end);
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+            if let End::Taken { index, .. } = line.end {
+                self.index.insert(index);
+            }
+        }
         let path = self.root.join(RECORD);
         self.record.write_all(&text).with_context(|| format!("{} cannot be written", path.display()))
     }

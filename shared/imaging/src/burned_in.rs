@@ -5,7 +5,7 @@
 //! are not found.
 
 use crate::{
-    Mask, Plane,
+    Mask,
     measures::Bounds,
     regions::{Regions, Run},
 };
@@ -23,21 +23,21 @@ const CONTRAST: f32 = 0.25;
 /// Noise of one grey, in which nothing can be told from letters, has more pieces than this.
 const MOST_PIECES: usize = 20_000;
 
-/// Text lines in `plane`, whose greys from `low` to `high` are looked at: the rectangle around each, in pixels.
+/// Text lines in an image of `width x height`, whose greys from `low` to `high` are looked at: the rectangle around each, in pixels.
 ///
 /// Colour is to be averaged first. An image of one grey has none.
-pub fn text_lines(plane: &Plane, low: f32, high: f32) -> Vec<Bounds> {
+pub fn text_lines(values: impl Iterator<Item = f32>, size: (usize, usize), low: f32, high: f32) -> Vec<Bounds> {
     let range = high - low;
     if range <= 0.0 || !range.is_finite() {
         return Vec::new();
     }
     let scale = 255.0 / range;
-    let mut grey: Vec<u8> = plane.data().iter().map(|value| ((value - low) * scale).clamp(0.0, 255.0) as u8).collect();
-    let size = (plane.width(), plane.height());
+    // By way of i32, which the processor has a vector instruction for.
+    let mut grey: Vec<u8> = values.map(|value| ((value - low) * scale).clamp(0.0, 255.0) as i32 as u8).collect();
     let mut found: Vec<Bounds> = Vec::new();
     // Dark on bright is bright on dark in the negative.
     for _ in 0..2 {
-        for line in LEVELS.into_iter().flat_map(|level| lines(&characters(&grey, size, level))) {
+        for line in LEVELS.into_iter().flat_map(|level| lines_from(&grey, size, level)) {
             if !found.iter().any(|other| overlap(other, &line)) {
                 found.push(line);
             }
@@ -54,60 +54,89 @@ fn overlap(a: &Bounds, b: &Bounds) -> bool {
     along(a.left, a.width, b.left, b.width) && along(a.top, a.height, b.top, b.height)
 }
 
-/// A piece that may be a character.
+/// Where a piece that may be a character lies: columns `left..right`, rows `top..bottom`.
 #[derive(Debug, Clone, Copy)]
-struct Character {
+struct Extent {
     left: usize,
     right: usize,
     top: usize,
     bottom: usize,
-    /// Whether what surrounds it is of another grey.
-    clear: bool,
 }
 
-impl Character {
+impl Extent {
+    const NONE: Self = Self { left: usize::MAX, right: 0, top: usize::MAX, bottom: 0 };
+
+    fn add(&mut self, run: &Run) {
+        (self.left, self.right) = (self.left.min(run.start), self.right.max(run.end));
+        (self.top, self.bottom) = (self.top.min(run.row), self.bottom.max(run.row + 1));
+    }
+
     fn height(&self) -> usize {
         self.bottom - self.top
     }
+
+    /// Whether a character may have it, and `area` pixels in it.
+    fn is_shaped(&self, area: usize, most_height: usize) -> bool {
+        let (w, h) = (self.right - self.left, self.height());
+        let share = area as f64 / (w * h) as f64;
+        let shaped = (LEAST_HEIGHT..=most_height).contains(&h) && 2 * w <= 3 * h;
+        // A full rectangle is a tick unless it is as thin as an I.
+        shaped && share >= 0.15 && (share <= 0.95 || 5 * w <= 2 * h)
+    }
 }
 
-/// Pieces from `level` up with a character's shape, from left to right.
-fn characters(grey: &[u8], (width, height): (usize, usize), level: f32) -> Vec<Character> {
+/// Lines of text in the pieces from `level` up.
+fn lines_from(grey: &[u8], (width, height): (usize, usize), level: f32) -> Vec<Bounds> {
     let least = (level * 255.0).ceil() as u8;
-    let inked = Mask::new(width, height, grey.iter().map(|&value| u8::from(value >= least)).collect());
-    let Regions { mut runs, areas } = Regions::of(&inked, true, true);
+    let Regions { mut runs, areas } = Regions::within(grey, width, |value| value >= least, true);
     if areas.len() > MOST_PIECES {
         return Vec::new();
     }
+    let most_height = ((height as f64 * MOST_HEIGHT.0) as usize).max(MOST_HEIGHT.1);
+    // Nearly all pieces are told by their extent to be none, and mostly too few are left to look further.
+    let mut extents = vec![Extent::NONE; areas.len()];
+    runs.iter().for_each(|run| extents[run.region].add(run));
+    let shaped: Vec<bool> =
+        extents.iter().zip(&areas).map(|(extent, &area)| extent.is_shaped(area, most_height)).collect();
+    if shaped.iter().filter(|shaped| **shaped).count() < LEAST_CHARACTERS {
+        return Vec::new();
+    }
     // The runs of a piece side by side.
+    runs.retain(|run| shaped[run.region]);
     runs.sort_by_key(|run| run.region);
-    let most = ((height as f64 * MOST_HEIGHT.0) as usize).max(MOST_HEIGHT.1);
-    let mut characters: Vec<Character> =
-        runs.chunk_by(|a, b| a.region == b.region).filter_map(|piece| character(grey, width, piece, most)).collect();
-    characters.sort_by_key(|character| (character.left, character.top));
-    characters
+    let pieces = runs.chunk_by(|a, b| a.region == b.region).map(|piece| (extents[piece[0].region], piece));
+    let mut characters: Vec<(Extent, &[Run])> = pieces
+        .filter(|(extent, piece)| f64::from(thickness(piece, extent)) <= 0.22 * extent.height() as f64 + 1.0)
+        .collect();
+    characters.sort_by_key(|(extent, _)| (extent.left, extent.top));
+    let extents: Vec<Extent> = characters.iter().map(|(extent, _)| *extent).collect();
+    lines(&extents, |at| is_clear(grey, width, &characters[at].0, characters[at].1))
 }
 
-/// The piece of these runs, if it has a character's shape.
-fn character(grey: &[u8], width: usize, piece: &[Run], most_height: usize) -> Option<Character> {
+/// Half of the thickest stroke's width, px, of the piece of these runs: how often it can lose its outline.
+fn thickness(piece: &[Run], extent: &Extent) -> u32 {
+    // The side of the largest square of set pixels that ends at each pixel of a row; in front of the row there is none.
+    let mut above = vec![0u32; extent.right - extent.left + 1];
+    let mut largest = 0;
     // Runs come row by row.
-    let (top, bottom) = (piece.first()?.row, piece.last()?.row + 1);
-    let (left, right) = piece.iter().fold((usize::MAX, 0), |(l, r), run| (l.min(run.start), r.max(run.end)));
-    let (w, h) = (right - left, bottom - top);
-    let area = piece.iter().map(|run| run.end - run.start).sum::<usize>();
-    let share = area as f64 / (w * h) as f64;
-    let shaped = (LEAST_HEIGHT..=most_height).contains(&h) && 2 * w <= 3 * h;
-    // A full rectangle is a tick unless it is as thin as an I.
-    if !shaped || share < 0.15 || (share > 0.95 && 5 * w > 2 * h) {
-        return None;
+    for runs in piece.chunk_by(|a, b| a.row == b.row) {
+        let mut sides = vec![0; above.len()];
+        for at in runs.iter().flat_map(|run| run.start - extent.left..run.end - extent.left) {
+            sides[at + 1] = 1 + sides[at].min(above[at]).min(above[at + 1]);
+            largest = largest.max(sides[at + 1]);
+        }
+        above = sides;
     }
+    largest.div_ceil(2)
+}
+
+/// Whether what surrounds a piece is of another grey.
+fn is_clear(grey: &[u8], width: usize, extent: &Extent, piece: &[Run]) -> bool {
+    let &Extent { left, right, top, bottom } = extent;
     // The piece with room around it for two outlines; beyond the image there is nothing to compare with.
-    let mut own = Mask::empty(w + 4, h + 4);
+    let mut own = Mask::empty(right - left + 4, bottom - top + 4);
     for run in piece {
         (run.start..run.end).for_each(|x| own.set(x - left + 2, run.row - top + 2, true));
-    }
-    if f64::from(thickness(&own)) > 0.22 * h as f64 + 1.0 {
-        return None;
     }
     let ring = own.dilated(2).without(&own.dilated(1));
     let at = |x: usize, y: usize| {
@@ -117,25 +146,14 @@ fn character(grey: &[u8], width: usize, piece: &[Run], most_height: usize) -> Op
     let places = (0..ring.height()).flat_map(|y| (0..ring.width()).map(move |x| (x, y)));
     let mut around: Vec<u8> = places.filter(|&(x, y)| ring.get(x, y)).filter_map(|(x, y)| at(x, y)).collect();
     around.sort_unstable();
-    let middle = f32::from(*around.get(around.len() / 2)?);
-    let ink: u64 =
-        piece.iter().flat_map(|run| &grey[run.row * width..][run.start..run.end]).map(|&v| u64::from(v)).sum();
-    let clear = ink as f32 / area as f32 - middle > CONTRAST * 255.0;
-    Some(Character { left, right, top, bottom, clear })
+    let Some(&middle) = around.get(around.len() / 2) else { return false };
+    let ink = piece.iter().flat_map(|run| &grey[run.row * width..][run.start..run.end]);
+    let (ink, area) = ink.fold((0u64, 0u64), |(ink, area), &value| (ink + u64::from(value), area + 1));
+    ink as f32 / area as f32 - f32::from(middle) > CONTRAST * 255.0
 }
 
-/// Half of the thickest stroke's width, px: how often the piece can lose its outline.
-fn thickness(piece: &Mask) -> u32 {
-    let (mut left, mut rounds) = (piece.clone(), 0);
-    while left.area() > 0 {
-        left = left.eroded(1);
-        rounds += 1;
-    }
-    rounds
-}
-
-/// Rows of characters on one baseline.
-fn lines(characters: &[Character]) -> Vec<Bounds> {
+/// Rows of characters on one baseline, of which most are clear.
+fn lines(characters: &[Extent], is_clear: impl Fn(usize) -> bool) -> Vec<Bounds> {
     let mut found = Vec::new();
     let mut used = vec![false; characters.len()];
     for first in 0..characters.len() {
@@ -161,16 +179,15 @@ fn lines(characters: &[Character]) -> Vec<Bounds> {
             continue;
         }
         line.iter().for_each(|&at| used[at] = true);
-        let of = |value: fn(&Character) -> usize| {
+        let of = |value: fn(&Extent) -> usize| {
             let mut values: Vec<usize> = line.iter().map(|&at| value(&characters[at])).collect();
             values.sort_unstable();
             values
         };
-        let (bottoms, heights) = (of(|c| c.bottom), of(Character::height));
+        let (bottoms, heights) = (of(|c| c.bottom), of(Extent::height));
         let (baseline, height) = (bottoms[bottoms.len() / 2], heights[heights.len() / 2]);
         let level = bottoms.iter().filter(|bottom| bottom.abs_diff(baseline) <= (height / 8).max(1)).count();
-        let clear = line.iter().filter(|&&at| characters[at].clear).count();
-        if 10 * level >= 7 * line.len() && 10 * clear >= 8 * line.len() {
+        if 10 * level >= 7 * line.len() && 10 * line.iter().filter(|&&at| is_clear(at)).count() >= 8 * line.len() {
             let (left, top) = (of(|c| c.left)[0], of(|c| c.top)[0]);
             let right = line.iter().map(|&at| characters[at].right).max().unwrap_or(left);
             let bottom = bottoms.last().copied().unwrap_or(top);
@@ -183,6 +200,11 @@ fn lines(characters: &[Character]) -> Vec<Bounds> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::Plane;
+
+    fn text_lines(plane: &Plane, low: f32, high: f32) -> Vec<Bounds> {
+        super::text_lines(plane.data().iter().copied(), (plane.width(), plane.height()), low, high)
+    }
 
     /// Characters of 5 x 7 pixels, rows from the top, the left pixel the fifth bit: enough to burn in a name.
     const FONT: [(char, [u8; 7]); 14] = [

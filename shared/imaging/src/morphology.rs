@@ -242,7 +242,7 @@ impl Mask {
         let disc = half_widths(radius, width.max(height));
         let mut data = vec![0u8; width * height];
         for (y, row) in self.data().chunks_exact(width.max(1)).enumerate() {
-            for run in runs(row, true) {
+            for run in runs(row, |pixel| pixel != 0) {
                 for (step, &reach) in disc.iter().enumerate() {
                     let columns = run.start.saturating_sub(reach)..(run.end + reach).min(width);
                     let rows = [y.checked_sub(step), Some(y + step).filter(|&row| step > 0 && row < height)];

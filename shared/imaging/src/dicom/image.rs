@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use dicom_dictionary_std::tags;
 
 use super::attributes::Attributes;
-use super::codec::{Codec, Colour, Decoded, Layout, native_frame_bytes};
+use super::codec::{Codec, Colour, Decoded, Layout, jpeg_ls, native_frame_bytes};
 use super::dataset::{self, Dataset, Encoding, Value};
+use super::envelope::{self, Envelope};
+use super::frames;
 use super::lut::Lut;
-use super::{envelope, frames};
 use crate::{Error, Fault, Plane, Window};
 
 /// Bounds on what a file may cost.
@@ -32,6 +33,14 @@ pub struct Frame {
     pub values: Vec<i64>,
     /// Samples per pixel: 1 or 3.
     pub samples: usize,
+}
+
+/// One frame's stored values in 32 bits.
+pub(super) struct Words<'a> {
+    /// As [`Frame::values`], but for the sign of what takes all 32 bits.
+    pub values: Vec<u32>,
+    /// Where it was read, the scan that [`jpeg_ls::encode`] makes of the values' stored bits.
+    pub scan: Option<jpeg_ls::Scan<'a>>,
 }
 
 /// An image object whose Pixel Data is known to be there in full. Frames are decoded when they are asked for.
@@ -93,10 +102,19 @@ pub(crate) fn describe(bytes: &[u8], name: &Path, options: ReadOptions) -> (Attr
         Ok(envelope) => envelope,
         Err(fault) => return (Attributes::default(), Err(fault)),
     };
-    let (dataset, ended) = dataset::parse(&envelope.data, envelope.encoding);
+    describe_dataset(&envelope, dataset::parse(&envelope.data, envelope.encoding), name, options).1
+}
+
+/// As [`describe`], of a data set and the fault that ended it; gives the data set back.
+pub(super) fn describe_dataset<'a>(
+    envelope: &Envelope<'_>,
+    (dataset, ended): (Dataset<'a>, Option<Fault>),
+    name: &Path,
+    options: ReadOptions,
+) -> (Dataset<'a>, (Attributes, Result<DicomImage, Fault>)) {
     let attributes = Attributes::read(&dataset, envelope.transfer_syntax.clone());
     let image = build(&dataset, &attributes, ended, envelope.has_meta, name, options);
-    (attributes, image)
+    (dataset, (attributes, image))
 }
 
 fn build(
@@ -301,14 +319,33 @@ impl DicomImage {
     }
 
     fn decode(&self, index: usize) -> Result<Frame, Fault> {
-        let Decoded { raw, colour } = self.samples(index)?;
+        let Decoded { raw, colour, .. } = self.samples(index)?;
         let values: Vec<i64> = raw.iter().map(|&raw| self.layout.stored(raw)).collect();
         let values = if colour == Colour::Ybr { to_rgb(&values) } else { values };
         Ok(Frame { values, samples: self.layout.samples })
     }
 
+    /// The stored values of frame `index`, as they are written again.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    pub(super) fn words(&self, index: usize) -> Result<Words<'_>, Error> {
+        let bits = self.layout.bits_stored;
+        let words = |Decoded { raw, colour, scan }| Words {
+            values: match colour {
+                Colour::AsIs => raw.into_iter().map(self.layout.word()).collect(),
+                Colour::Ybr => {
+                    let values: Vec<i64> = raw.iter().map(|&raw| self.layout.stored(raw)).collect();
+                    to_rgb(&values).into_iter().map(|value| value as u32).collect()
+                }
+            },
+            scan: scan.filter(|scan| scan.bits as usize == bits && self.layout.high_bit + 1 == bits),
+        };
+        self.samples(index).map(words).map_err(|fault| Error::new(&self.file, fault))
+    }
+
     /// Samples of a frame as the codec gives them.
-    fn samples(&self, index: usize) -> Result<Decoded, Fault> {
+    fn samples(&self, index: usize) -> Result<Decoded<'_>, Fault> {
         if self.is_real() {
             return Err(Fault::Unsupported("floating point pixel data where whole numbers are needed".into()));
         }
@@ -370,7 +407,8 @@ impl DicomImage {
         } else {
             match mirror {
                 None if self.layout.bits_stored < 32 => {
-                    self.rescaled(self.layout.stored_narrow(&samples.raw).map(f64::from))?
+                    let word = self.layout.word();
+                    self.rescaled(samples.raw.iter().map(|&raw| f64::from(word(raw) as i32)))?
                 }
                 None => self.rescaled(stored.clone())?,
                 Some(sum) => self.rescaled(stored.clone().map(|stored| sum as f64 - stored))?,

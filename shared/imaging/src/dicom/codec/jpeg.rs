@@ -9,7 +9,7 @@ use super::{Colour, Decoded, Layout, jpeg_dct, same_size};
 /// Scans of a stream at most: one for each coefficient and one for each of its bits would be enough, and each goes over the whole image.
 pub(super) const MOST_SCANS: usize = 1000;
 
-pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
+pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded<'static>, String> {
     let frame = Frame::read(bytes)?;
     same_size(frame.width, frame.height, frame.components, layout)?;
     if !frame.lossless && ![8, 12].contains(&frame.precision) {
@@ -23,7 +23,7 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
     }
     if !frame.lossless && frame.precision == 12 {
         let raw = jpeg_dct::decode(bytes, (frame.width, frame.height), frame.precision)?;
-        return Ok(Decoded { raw, colour: Colour::AsIs });
+        return Ok(Decoded { raw, colour: Colour::AsIs, scan: None });
     }
     if memmem::find_iter(bytes, &[0xFF, 0xDA]).nth(MOST_SCANS).is_some() {
         return Err(format!("there are more than {MOST_SCANS} scans"));
@@ -47,7 +47,7 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
         other => return Err(format!("pixel format {other:?} is not supported")),
     };
     let colour = if frame.components == 3 && frame.is_ybr(layout) { Colour::Ybr } else { Colour::AsIs };
-    Ok(Decoded { raw, colour })
+    Ok(Decoded { raw, colour, scan: None })
 }
 
 /// What the marker segments before the first scan say.

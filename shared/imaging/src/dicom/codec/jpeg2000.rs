@@ -4,7 +4,7 @@ use jpeg2k::{DecodeParameters, Image};
 
 use super::{Colour, Decoded, Layout, same_size};
 
-pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
+pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded<'static>, String> {
     let stream = code_stream(bytes)?;
     let size = Size::read(stream)?;
     same_size(size.width as usize, size.height as usize, size.components as usize, layout)?;
@@ -26,7 +26,7 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
     }
     // The decoder has undone the multiple component transform (YBR_RCT, YBR_ICT).
     let colour = if layout.photometric.starts_with("YBR_FULL") { Colour::Ybr } else { Colour::AsIs };
-    Ok(Decoded { raw, colour })
+    Ok(Decoded { raw, colour, scan: None })
 }
 
 /// The code stream in `bytes`: all of it, or what the first box of that kind in a JP2 file holds (15444-1 annex I). The decoder is given nothing

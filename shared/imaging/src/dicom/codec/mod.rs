@@ -48,12 +48,11 @@ impl Layout {
         (value ^ sign) - sign
     }
 
-    /// As [`stored`](Self::stored), of many samples of fewer than 32 bits, several at a time.
-    pub(super) fn stored_narrow<'a>(&self, raw: &'a [u32]) -> impl Iterator<Item = i32> + use<'a> {
-        debug_assert!(self.bits_stored < 32);
-        let (shift, mask) = (self.high_bit + 1 - self.bits_stored, (1u32 << self.bits_stored) - 1);
-        let sign = i32::from(self.signed) << (self.bits_stored - 1);
-        raw.iter().map(move |&raw| ((((raw >> shift) & mask) as i32) ^ sign) - sign)
+    /// As [`stored`](Self::stored), the lowest 32 bits, which are all where fewer are stored; of many samples, several at a time.
+    pub(super) fn word(&self) -> impl Fn(u32) -> u32 + use<> {
+        let (shift, mask) = (self.high_bit + 1 - self.bits_stored, u32::MAX >> (32 - self.bits_stored));
+        let sign = u32::from(self.signed) << (self.bits_stored - 1);
+        move |raw| (((raw >> shift) & mask) ^ sign).wrapping_sub(sign)
     }
 }
 
@@ -67,9 +66,11 @@ pub(super) enum Colour {
 }
 
 /// Samples of a frame before sign and high bit.
-pub(super) struct Decoded {
+pub(super) struct Decoded<'a> {
     pub raw: Vec<u32>,
     pub colour: Colour,
+    /// Where that was read, the scan that [`jpeg_ls::encode`] makes of them.
+    pub scan: Option<jpeg_ls::Scan<'a>>,
 }
 
 /// A family of transfer syntaxes.
@@ -122,7 +123,7 @@ impl Codec {
     }
 
     /// Frame `index` out of `bytes`: the code stream of that frame, or all native Pixel Data.
-    pub(super) fn decode(self, bytes: &[u8], index: usize, layout: &Layout) -> Result<Decoded, Fault> {
+    pub(super) fn decode<'a>(self, bytes: &'a [u8], index: usize, layout: &Layout) -> Result<Decoded<'a>, Fault> {
         if self == Self::Jpeg2000
             && let Ok(needed) = jpeg2000::structure_bytes(bytes)
             && needed > layout.limit_bytes

@@ -22,7 +22,7 @@ fn samples_in_file(layout: &Layout) -> usize {
     if subsampled(layout) { 2 } else { layout.samples }
 }
 
-pub(super) fn decode(bytes: &[u8], index: usize, layout: &Layout) -> Result<Decoded, Fault> {
+pub(super) fn decode(bytes: &[u8], index: usize, layout: &Layout) -> Result<Decoded<'static>, Fault> {
     let needed = frame_bytes(layout, index + 1);
     if needed > bytes.len() as u64 {
         let what = format!("the pixel data up to frame {index}");
@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], index: usize, layout: &Layout) -> Result<Deco
     }
     let colour = if layout.photometric.starts_with("YBR") { Colour::Ybr } else { Colour::AsIs };
     if layout.bits_allocated == 1 {
-        return Ok(Decoded { raw: unpack_bits(bytes, index, layout), colour });
+        return Ok(Decoded { raw: unpack_bits(bytes, index, layout), colour, scan: None });
     }
     let width = layout.bits_allocated / 8;
     let count = layout.pixels() * samples_in_file(layout);
@@ -51,7 +51,7 @@ pub(super) fn decode(bytes: &[u8], index: usize, layout: &Layout) -> Result<Deco
         () if layout.planar && layout.samples > 1 => interleave(&raw, layout),
         () => raw,
     };
-    Ok(Decoded { raw, colour })
+    Ok(Decoded { raw, colour, scan: None })
 }
 
 /// One bit a pixel, least significant bit first (PS3.5 8.1.1).

@@ -2,7 +2,7 @@
 
 use super::{Colour, Decoded, Layout};
 
-pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
+pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded<'static>, String> {
     let width = layout.bits_allocated / 8;
     if width == 0 {
         return Err("RLE of 1-bit pixels is not supported".into());
@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
         }
     }
     let colour = if layout.photometric.starts_with("YBR") { Colour::Ybr } else { Colour::AsIs };
-    Ok(Decoded { raw, colour })
+    Ok(Decoded { raw, colour, scan: None })
 }
 
 /// PackBits: `n < 128` copies n + 1 bytes, `n > 128` repeats the next byte 257 - n times. `None` when it ends early.

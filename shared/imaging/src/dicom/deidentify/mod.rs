@@ -26,16 +26,17 @@ use sha2::Sha256;
 
 use super::{
     Attributes, DicomImage, ReadOptions,
+    codec::jpeg_ls,
     dataset::{self, Dataset, Value},
     envelope,
-    image::describe,
+    image::{Words, describe_dataset},
     write::{
         Syntax,
-        encoding::{self, HEAD_BYTES, put_jpeg_ls},
+        encoding::{self, HEAD_BYTES, put_stream},
         uid::uid_of,
     },
 };
-use crate::{Error, Fault, Plane, burned_in::text_lines, measures::Bounds};
+use crate::{Error, Fault, burned_in::text_lines, measures::Bounds};
 use kept::{CLASSES, When, kept};
 use values::{Reader, Text};
 
@@ -148,11 +149,11 @@ pub fn deidentify(
     options: ReadOptions,
 ) -> Result<Deidentified, Error> {
     let name = name.as_ref();
-    let (attributes, image) = describe(bytes, name, options);
-    let image = image.map_err(|fault| Error::new(name, fault))?;
     let fault = |fault: Fault| Error::new(name, fault);
     let envelope = envelope::open(bytes, options.limit_bytes).map_err(fault)?;
-    let (dataset, _) = dataset::parse(&envelope.data, envelope.encoding);
+    let parsed = dataset::parse(&envelope.data, envelope.encoding);
+    let (dataset, (attributes, image)) = describe_dataset(&envelope, parsed, name, options);
+    let image = image.map_err(fault)?;
     let class = dataset.text(tags::SOP_CLASS_UID).unwrap_or_default();
     if !CLASSES.contains(&class.as_str()) {
         let class = StandardSopClassDictionary.by_uid(&class).map_or("nothing that is known", |entry| entry.name());
@@ -166,8 +167,7 @@ pub fn deidentify(
     writer.copy(&dataset, &mut object);
     writer.replace_identity(&dataset, &mut object).map_err(fault)?;
     writer.report.text_looked_for = !policy.waive_burned_in;
-    let pixels = Pixels::decode(&image, policy, options.limit_bytes)?;
-    let bytes = pixels.file(object, policy.syntax).map_err(fault)?;
+    let bytes = Pixels::decode(&image, policy, options.limit_bytes)?.file(object).map_err(fault)?;
     Ok(Deidentified { bytes, attributes, report: writer.report })
 }
 
@@ -357,12 +357,13 @@ fn keyword(tag: Tag) -> String {
 
 /// Decoded stored values of all frames, as they are written.
 struct Pixels {
-    values: Vec<u8>,
+    data: Vec<u8>,
+    /// How `data` are written: values one behind the other, or one JPEG-LS stream.
+    syntax: Syntax,
     photometric: String,
     samples: u16,
     width: u16,
     height: u16,
-    frames: usize,
     bits_allocated: u16,
     bits_stored: u16,
     signed: bool,
@@ -385,21 +386,23 @@ impl Pixels {
         if needed > limit {
             return Err(Error::new(image.file(), Fault::TooLarge { what: "all decoded frames", needed, limit }));
         }
-        let (mut values, mut samples) = (Vec::new(), 1);
+        let compressible = samples == 1 && image.frames() == 1 && (2..=16).contains(&bits_stored);
+        let syntax = if policy.syntax == Syntax::JpegLs && !compressible { Syntax::Explicit } else { policy.syntax };
+        let mut data = Vec::new();
         for index in 0..image.frames() {
-            let frame = image.frame(index)?;
-            samples = frame.samples;
+            let Words { values, scan } = image.words(index)?;
             if !policy.waive_burned_in
-                && let Some(line) = text_in(&frame.values, frame.samples, (image.width(), image.height()))
+                && let Some(line) = text_in(&values, attributes, (image.width(), image.height()))
             {
                 let Bounds { left, top, width, height } = line;
                 let text = format!("frame {index} looks so at column {left}, row {top}, {width} x {height} pixels");
                 return Err(Error::new(image.file(), Fault::BurnedIn(text)));
             }
             match bits_allocated {
-                8 => values.extend(frame.values.iter().map(|&value| value as u8)),
-                16 => values.extend(frame.values.iter().flat_map(|&value| (value as u16).to_le_bytes())),
-                _ => values.extend(frame.values.iter().flat_map(|&value| (value as u32).to_le_bytes())),
+                _ if syntax == Syntax::JpegLs => data = stream(&values, scan, image, bits_stored),
+                8 => data.extend(values.iter().map(|&value| value as u8)),
+                16 => data.extend(values.iter().flat_map(|&value| (value as u16).to_le_bytes())),
+                _ => data.extend(values.iter().flat_map(|&value| value.to_le_bytes())),
             }
         }
         let photometric = match (samples, attributes.photometric.as_deref()) {
@@ -407,12 +410,12 @@ impl Pixels {
             _ => "RGB",
         };
         Ok(Self {
-            values,
+            data,
+            syntax,
             photometric: photometric.to_owned(),
             samples: samples as u16,
             width: image.width() as u16,
             height: image.height() as u16,
-            frames: image.frames(),
             bits_allocated,
             bits_stored,
             signed: attributes.signed(),
@@ -420,7 +423,7 @@ impl Pixels {
     }
 
     /// The image pixel module (PS3.3 C.7.6.3) behind `object`, as a file.
-    fn file(self, mut object: InMemDicomObject, syntax: Syntax) -> Result<Vec<u8>, Fault> {
+    fn file(self, mut object: InMemDicomObject) -> Result<Vec<u8>, Fault> {
         let mut number = |tag, value: u16| drop(object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value))));
         for (tag, value) in [
             (tags::SAMPLES_PER_PIXEL, self.samples),
@@ -438,47 +441,58 @@ impl Pixels {
         }
         let photometric = PrimitiveValue::from(self.photometric.as_str());
         object.put(DataElement::new(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, photometric));
-        let words = || -> Vec<u16> {
-            match self.bits_allocated {
-                8 => self.values.iter().map(|&value| value.into()).collect(),
-                _ => self.values.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect(),
+        let room = self.data.len() + HEAD_BYTES;
+        let numbers = |vr, value| DataElement::new(tags::PIXEL_DATA, vr, value);
+        match self.bits_allocated {
+            _ if self.syntax == Syntax::JpegLs => put_stream(&mut object, self.data),
+            8 => {
+                let mut bytes = self.data;
+                if bytes.len() % 2 == 1 {
+                    bytes.push(0);
+                }
+                drop(object.put(numbers(VR::OB, PrimitiveValue::U8(bytes.into()))));
             }
-        };
-        let compressible = self.samples == 1 && self.frames == 1 && (2..=16).contains(&self.bits_stored);
-        let room = self.values.len() + HEAD_BYTES;
-        let syntax = if syntax == Syntax::JpegLs && !compressible { Syntax::Explicit } else { syntax };
-        if syntax == Syntax::JpegLs {
-            // Without the sign's extension (PS3.5 8.2.3): the stream has as many bits as are stored.
-            let mask = u16::MAX >> (16 - self.bits_stored);
-            let stored: Vec<u16> = words().into_iter().map(|value| value & mask).collect();
-            let (width, height, bits_stored) = (self.width, self.height, self.bits_stored);
-            put_jpeg_ls(&mut object, &encoding::Pixels { stored: &stored, width, height, bits_stored });
-        } else if self.bits_allocated == 16 {
-            object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(words().into())));
-        } else if self.bits_allocated == 32 {
-            let words =
-                self.values.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-            let words: Vec<u32> = words.collect();
-            object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U32(words.into())));
-        } else {
-            let mut bytes = self.values;
-            if bytes.len() % 2 == 1 {
-                bytes.push(0);
+            16 => {
+                let words: Vec<u16> = self.data.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair)).collect();
+                drop(object.put(numbers(VR::OW, PrimitiveValue::U16(words.into()))));
             }
-            object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
+            _ => {
+                let words: Vec<u32> = self.data.as_chunks().0.iter().map(|&four| u32::from_le_bytes(four)).collect();
+                drop(object.put(numbers(VR::OW, PrimitiveValue::U32(words.into()))));
+            }
         }
-        let file = encoding::file(object, syntax, room);
+        let file = encoding::file(object, self.syntax, room);
         file.map_err(|error| Fault::Malformed(format!("it cannot be written again ({error})")))
     }
 }
 
+/// One frame as a JPEG-LS stream: of `scan` where there is one, which is what coding `values` gives.
+fn stream(values: &[u32], scan: Option<jpeg_ls::Scan<'_>>, image: &DicomImage, bits_stored: u16) -> Vec<u8> {
+    let (width, height, bits) = (image.width() as u16, image.height() as u16, u32::from(bits_stored));
+    if let Some(scan) = scan {
+        return jpeg_ls::stream(width, height, bits, scan.bytes);
+    }
+    // Without the sign's extension (PS3.5 8.2.3): the stream has as many bits as are stored.
+    let mask = u16::MAX >> (16 - bits_stored);
+    let stored: Vec<u16> = values.iter().map(|&value| value as u16 & mask).collect();
+    jpeg_ls::encode(&stored, width, height, bits)
+}
+
 /// The first line of text in a frame.
-fn text_in(values: &[i64], samples: usize, (width, height): (usize, usize)) -> Option<Bounds> {
-    let grey = values.chunks_exact(samples.max(1)).map(|pixel| pixel.iter().sum::<i64>() as f32 / samples as f32);
-    let plane = Plane::new(width, height, grey.collect());
-    let (low, high) = plane
-        .data()
-        .iter()
-        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)));
-    text_lines(&plane, low, high).first().copied()
+fn text_in(values: &[u32], attributes: &Attributes, (width, height): (usize, usize)) -> Option<Bounds> {
+    let (samples, signed) = (usize::from(attributes.samples.unwrap_or(1)).max(1), attributes.signed());
+    let size = (width, height);
+    let lines = if samples == 1 && attributes.bits_stored < Some(32) {
+        let values = values.iter().map(|&value| value as i32);
+        let (low, high) = values.clone().fold((i32::MAX, i32::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        text_lines(values.map(|value| value as f32), size, low as f32, high as f32)
+    } else {
+        let wide = |value: &u32| if signed { i64::from(*value as i32) } else { i64::from(*value) };
+        let pixels = values.chunks_exact(samples);
+        let grey: Vec<f32> = pixels.map(|pixel| pixel.iter().map(wide).sum::<i64>() as f32 / samples as f32).collect();
+        let range = (f32::INFINITY, f32::NEG_INFINITY);
+        let (low, high) = grey.iter().fold(range, |(low, high), &value| (low.min(value), high.max(value)));
+        text_lines(grey.into_iter(), size, low, high)
+    };
+    lines.first().copied()
 }

@@ -154,6 +154,39 @@ fn what_says_how_to_read_the_pixels_stays() {
 }
 
 #[test]
+fn what_hides_around_a_scan_goes_and_the_same_image_stays_the_same_file() {
+    let uncompressed = slice(&tissue_hu());
+    let expected = run(&uncompressed, &Policy::default()).unwrap().bytes;
+    let image = from_bytes(&uncompressed, "memory", ReadOptions::default()).unwrap();
+    let stored: Vec<u16> = image.frame(0).unwrap().values.into_iter().map(|value| value as u16).collect();
+    let (width, height, bits) = (image.width() as u16, image.height() as u16, image.attributes.bits_stored.unwrap());
+    let stream = jpeg_ls::encode(&stored, width, height, bits.into());
+    let as_stream = |stream: Vec<u8>| {
+        let mut object = dicom_object::from_reader(&uncompressed[..]).unwrap().into_inner();
+        put_stream(&mut object, stream);
+        let bytes = encoding::file(object, Syntax::JpegLs, 0).unwrap();
+        let mut values =
+            from_bytes(&bytes, "memory", ReadOptions::default()).unwrap().frame(0).unwrap().values.into_iter();
+        assert!(stored.iter().all(|&value| values.next() == Some(value.into())));
+        run(&bytes, &Policy::default()).unwrap().bytes
+    };
+    let with = |at: usize, more: &[u8]| [&stream[..at], more, &stream[at..]].concat();
+    let segment = |marker: u8| [&[0xFF, marker, 0, 2 + MARK.len() as u8], MARK.as_bytes()].concat();
+    let end = stream.len() - 2;
+    for stream in [
+        stream.clone(),
+        with(2, &segment(0xFE)),
+        with(15, &segment(0xE3)),
+        with(end, &segment(0xFE)),
+        with(end, &[0; 9]),
+        with(end, MARK.as_bytes()),
+        with(end + 2, MARK.as_bytes()),
+    ] {
+        assert!(as_stream(stream) == expected);
+    }
+}
+
+#[test]
 fn a_second_time_changes_the_identity_and_nothing_else() {
     let first = run(&slice(&tissue_hu()), &Policy::default()).unwrap();
     assert_eq!(first.bytes, run(&slice(&tissue_hu()), &Policy::default()).unwrap().bytes);

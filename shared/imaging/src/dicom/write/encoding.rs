@@ -36,7 +36,7 @@ impl Syntax {
 pub(in crate::dicom) const HEAD_BYTES: usize = 8192;
 
 /// Stored values of an image.
-pub(in crate::dicom) struct Pixels<'a> {
+pub(super) struct Pixels<'a> {
     pub stored: &'a [u16],
     pub width: u16,
     pub height: u16,
@@ -47,16 +47,16 @@ pub(in crate::dicom) struct Pixels<'a> {
 pub(super) fn encode(mut dataset: InMemDicomObject, pixels: &Pixels<'_>, syntax: Syntax) -> Result<Vec<u8>, Error> {
     let room = 2 * pixels.stored.len() + HEAD_BYTES;
     if syntax == Syntax::JpegLs {
-        put_jpeg_ls(&mut dataset, pixels);
+        let (width, height, bits) = (pixels.width, pixels.height, u32::from(pixels.bits_stored));
+        put_stream(&mut dataset, jpeg_ls::encode(pixels.stored, width, height, bits));
     } else {
         dataset.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(pixels.stored.into())));
     }
     file(dataset, syntax, room)
 }
 
-/// Puts pixels into `dataset` as one JPEG-LS stream.
-pub(in crate::dicom) fn put_jpeg_ls(dataset: &mut InMemDicomObject, pixels: &Pixels<'_>) {
-    let mut stream = jpeg_ls::encode(pixels.stored, pixels.width, pixels.height, u32::from(pixels.bits_stored));
+/// Puts pixels into `dataset` as one code stream.
+pub(in crate::dicom) fn put_stream(dataset: &mut InMemDicomObject, mut stream: Vec<u8>) {
     // Fragments have even lengths (PS3.5 A.4).
     if stream.len() % 2 == 1 {
         stream.push(0);

@@ -7,15 +7,15 @@ mod decode;
 mod encode;
 mod model;
 
-use bits::BitReader;
+use bits::Unstuffed;
 use decode::Interleave;
-pub(in crate::dicom) use encode::encode;
+pub(in crate::dicom) use encode::{encode, stream};
 use model::Parameters;
 
 use super::{Colour, Decoded, Layout, same_size};
 
-pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
-    let mut stream = Stream { rest: bytes, frame: None, preset: [0; 5], planes: Vec::new() };
+pub(super) fn decode<'a>(bytes: &'a [u8], layout: &Layout) -> Result<Decoded<'a>, String> {
+    let mut stream = Stream { rest: bytes, frame: None, preset: [0; 5], planes: Vec::new(), scan: None };
     stream.read(layout)?;
     let mut planes = stream.planes;
     let pixels = layout.pixels();
@@ -27,7 +27,7 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded, String> {
         planes => (0..pixels).flat_map(|at| planes.iter().map(move |plane| plane[at])).collect(),
     };
     let colour = if layout.photometric.starts_with("YBR") { Colour::Ybr } else { Colour::AsIs };
-    Ok(Decoded { raw, colour })
+    Ok(Decoded { raw, colour, scan: stream.scan })
 }
 
 /// Marker segments, one after another (C.2).
@@ -38,6 +38,15 @@ struct Stream<'a> {
     /// MAXVAL, T1, T2, T3, RESET; 0 is the default.
     preset: [i32; 5],
     planes: Vec<Vec<u32>>,
+    scan: Option<Scan<'a>>,
+}
+
+/// The one scan of a grey code stream, where it is bit for bit the one that [`encode`] makes of the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::dicom) struct Scan<'a> {
+    pub bytes: &'a [u8],
+    /// Bits a sample.
+    pub bits: u32,
 }
 
 impl<'a> Stream<'a> {
@@ -127,8 +136,12 @@ impl<'a> Stream<'a> {
         }
         let parameters = self.parameters(bits, i32::from(near))?;
         let mut planes = vec![Vec::with_capacity(layout.pixels()); components];
-        let (mut reader, rest) = BitReader::new(self.rest);
-        decode::scan(&mut reader, &parameters, interleave, (layout.columns, layout.rows), &mut planes)?;
+        let (unstuffed, length) = Unstuffed::new(self.rest);
+        let (bytes, rest) = self.rest.split_at(length);
+        let (size, reader) = ((layout.columns, layout.rows), unstuffed.reader());
+        let scan = decode::Scan { reader, parameters: &parameters, interleave, size, planes: &mut planes };
+        let as_encoded = scan.decode()? && layout.samples == 1 && parameters == Parameters::new((1i32 << bits) - 1, 0);
+        self.scan = as_encoded.then_some(Scan { bytes, bits });
         self.rest = rest;
         self.planes.append(&mut planes);
         Ok(())
@@ -162,7 +175,7 @@ impl<'a> Stream<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{bits::BitWriter, *};
     use proptest::prelude::*;
 
     fn layout(width: usize, height: usize, bits: usize) -> Layout {
@@ -209,6 +222,55 @@ mod tests {
         assert!(bytes[start..].starts_with(&stream));
     }
 
+    /// What `decode` says of a scan is held against the coder.
+    fn is_as_encoded(coded: &[u8], layout: &Layout) -> Option<bool> {
+        let decoded = decode(coded, layout).ok()?;
+        let (width, height, bits) = (layout.columns as u16, layout.rows as u16, layout.bits_stored as u32);
+        let samples: Vec<u16> = decoded.raw.iter().map(|&sample| sample as u16).collect();
+        if let Some(scan) = decoded.scan {
+            assert_eq!(stream(width, height, scan.bits, scan.bytes), encode(&samples, width, height, bits));
+        }
+        Some(decoded.scan.is_some())
+    }
+
+    #[test]
+    fn scans_that_hide_something_are_not_as_encoded() {
+        // One sample: a run of none, and what ends it.
+        let one = |write: fn(&mut BitWriter)| {
+            let mut writer = BitWriter::new();
+            writer.reserve(64);
+            writer.bits(0, 1);
+            write(&mut writer);
+            stream(1, 1, 8, &writer.finish())
+        };
+        fn golomb(writer: &mut BitWriter, number: u32) {
+            let (bytes, end) = writer.parts();
+            *end = end.golomb(bytes, number, 2, 31, 8);
+        }
+        let layout = layout(1, 1, 8);
+        let canonical = one(|writer| golomb(writer, 6));
+        assert_eq!(
+            (decode(&canonical, &layout).unwrap().raw[0], is_as_encoded(&canonical, &layout)),
+            (252, Some(true))
+        );
+        // -129 for 127; a short number in the long form; bits set in the padding; a byte too many.
+        let wrapped = one(|writer| golomb(writer, 256));
+        let long = one(|writer| {
+            writer.bits(1, 23);
+            writer.bits(6 - 1, 8);
+        });
+        let [mut padding, mut byte] = [canonical.clone(), canonical.clone()];
+        let last = canonical.len() - 3;
+        padding[last] |= 1;
+        byte.insert(last + 1, 0);
+        for (coded, sample) in [(wrapped, 127), (long, 252), (padding, 252), (byte, 252)] {
+            assert_eq!(
+                (decode(&coded, &layout).unwrap().raw[0], is_as_encoded(&coded, &layout)),
+                (sample, Some(false))
+            );
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -227,6 +289,14 @@ mod tests {
             let coded = encode(&samples, width, height, bits);
             let decoded = decode(&coded, &layout(width.into(), height.into(), bits as usize)).unwrap();
             prop_assert_eq!(decoded.raw, samples.iter().map(|&v| u32::from(v)).collect::<Vec<_>>());
+            prop_assert_eq!(is_as_encoded(&coded, &layout(width.into(), height.into(), bits as usize)), Some(true));
+            // Whatever else a stream holds, it is not taken for one of the coder's.
+            for _ in 0..8 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let (mut changed, bit) = (coded.clone(), (state >> 33) as usize % (8 * (coded.len() - 27)));
+                changed[25 + bit / 8] ^= 1 << (bit % 8);
+                is_as_encoded(&changed, &layout(width.into(), height.into(), bits as usize));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ pub(super) const RUN_BITS: [u32; 32] =
     [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Coding parameters of a scan.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parameters {
     pub maximum: i32,
     pub near: i32,
@@ -44,14 +44,18 @@ impl Parameters {
         }
     }
 
-    /// `error` brought back into the range of prediction errors (A.4.5).
-    pub(super) fn reduce(&self, error: i32) -> i32 {
-        let error = if error < 0 { error + self.range } else { error };
-        if error >= (self.range + 1) / 2 { error - self.range } else { error }
+    /// Whether no error is allowed and prediction errors are counted modulo a power of two, as with all defaults.
+    pub(super) fn is_plain(&self) -> bool {
+        self.near == 0 && self.range & (self.range - 1) == 0
+    }
+
+    /// The least prediction error that a coder writes, of `range` in a row (A.4.5).
+    pub(super) fn least_error(&self) -> i32 {
+        -(self.range / 2)
     }
 
     /// The sample that `error` makes of `prediction`, wrapped and clamped (A.4.4, A.4.5).
-    #[inline]
+    #[inline(always)]
     pub(super) fn reconstruct(&self, prediction: i32, error: i32) -> i32 {
         let step = 2 * self.near + 1;
         let value = prediction + error * step;
@@ -64,7 +68,15 @@ impl Parameters {
     }
 }
 
-/// The regions -4 to 4 of gradients (A.3.3), looked up: in noise no branch could be predicted.
+/// The region -4 to 4 of a gradient by `near` and the thresholds (A.3.3).
+#[inline(always)]
+pub(super) fn region(gradient: i32, near: i32, [t1, t2, t3]: [i32; 3]) -> i32 {
+    let size = gradient.abs();
+    let region = i32::from(size > near) + i32::from(size >= t1) + i32::from(size >= t2) + i32::from(size >= t3);
+    if gradient < 0 { -region } else { region }
+}
+
+/// The regions of gradients, looked up: in noise no branch could be predicted.
 #[derive(Debug, Clone)]
 pub(super) struct Regions {
     /// From the gradient `-maximum` on.
@@ -74,27 +86,29 @@ pub(super) struct Regions {
 
 impl Regions {
     pub(super) fn new(parameters: &Parameters) -> Self {
-        let ([t1, t2, t3], near, maximum) = (parameters.thresholds, parameters.near, parameters.maximum);
-        let region = |gradient: i32| {
-            let size = gradient.abs();
-            let region = i8::from(size > near) + i8::from(size >= t1) + i8::from(size >= t2) + i8::from(size >= t3);
-            if gradient < 0 { -region } else { region }
-        };
-        Self { of: (-maximum..=maximum).map(region).collect(), maximum }
+        let &Parameters { maximum, near, thresholds, .. } = parameters;
+        let of = (-maximum..=maximum).map(|gradient| region(gradient, near, thresholds) as i8);
+        Self { of: of.collect(), maximum }
     }
 
     /// Of a gradient of samples, which are at most the maximum apart.
-    #[inline]
-    fn of(&self, gradient: i32) -> i32 {
+    #[inline(always)]
+    pub(super) fn of(&self, gradient: i32) -> i32 {
         i32::from(self.of[(gradient + self.maximum) as usize])
     }
+}
 
-    /// The context of the neighbours and its sign; `(0, _)` where they are flat, which means run mode.
-    #[inline]
-    pub(super) fn context(&self, n: Neighbours) -> (usize, i32) {
-        let q = (self.of(n.d - n.b) * 9 + self.of(n.b - n.c)) * 9 + self.of(n.c - n.a);
-        (q.unsigned_abs() as usize, if q < 0 { -1 } else { 1 })
-    }
+/// A context by the regions of its gradients `d - b`, `b - c` and `c - a`: below 0 where it is another one's mirror image, and 0 where
+/// the neighbours are flat, which means run mode (A.3.4).
+#[inline(always)]
+pub(super) fn context(right: i32, left: i32, down: i32) -> i32 {
+    (right * 9 + left) * 9 + down
+}
+
+/// `value`, or `-value` where `sign` is -1 and not 0.
+#[inline(always)]
+pub(super) fn signed(value: i32, sign: i32) -> i32 {
+    (value ^ sign) - sign
 }
 
 /// Reconstructed samples around the current one: left, above, above left, above right.
@@ -108,47 +122,43 @@ pub(super) struct Neighbours {
 
 impl Neighbours {
     /// The median edge detector (A.4.1).
-    #[inline]
+    #[inline(always)]
     pub(super) fn predict(self) -> i32 {
         (self.a + self.b - self.c).clamp(self.a.min(self.b), self.a.max(self.b))
     }
 }
 
-/// Statistics of one regular context (A.2.1).
-#[derive(Debug, Clone)]
+/// Statistics of one regular context (A.2.1), 16 bytes.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Context {
     pub a: i32,
     pub b: i32,
-    pub c: i32,
     pub n: i32,
+    pub c: i16,
     /// The Golomb parameter of the next sample, which waits for it (A.5.1).
-    pub k: u32,
+    pub k: u16,
 }
 
 impl Context {
-    /// Whether error signs are mapped the other way round (A.5.2).
-    #[inline]
-    pub(super) fn inverts(&self, parameters: &Parameters) -> bool {
-        parameters.near == 0 && self.k == 0 && 2 * self.b <= -self.n
+    /// -1 where error signs are mapped the other way round, else 0 (A.5.2).
+    #[inline(always)]
+    pub(super) fn inversion(&self, near: i32) -> i32 {
+        if near == 0 && self.k == 0 { -i32::from(2 * self.b <= -self.n) } else { 0 }
     }
 
     /// A.6.
-    #[inline]
-    pub(super) fn update(&mut self, error: i32, parameters: &Parameters) {
-        self.b += error * (2 * parameters.near + 1);
-        self.a += error.abs();
-        if self.n == parameters.reset {
-            self.a >>= 1;
-            self.b >>= 1;
-            self.n >>= 1;
+    #[inline(always)]
+    pub(super) fn update(&mut self, error: i32, near: i32, reset: i32) {
+        let (mut a, mut b, mut n) = (self.a + error.abs(), self.b + error * (2 * near + 1), self.n);
+        if n == reset {
+            (a, b, n) = (a >> 1, b >> 1, n >> 1);
         }
-        self.n += 1;
+        n += 1;
         // Chosen without branches: which way it goes cannot be predicted.
-        let (low, high) = (self.b <= -self.n, self.b > 0);
-        let b = if low { (self.b + self.n).max(1 - self.n) } else { self.b };
-        self.b = if high { (self.b - self.n).min(0) } else { b };
-        self.c = (self.c + i32::from(high) - i32::from(low)).clamp(-128, 127);
-        self.k = golomb_parameter(self.n, self.a);
+        let step = i32::from(b > 0) - i32::from(b <= -n);
+        let b = (b - step * n).max(1 - n).min(0);
+        let c = (i32::from(self.c) + step).clamp(-128, 127) as i16;
+        *self = Self { a, b, n, c, k: golomb_parameter(n, a) as u16 };
     }
 }
 
@@ -195,18 +205,20 @@ impl RunContext {
 }
 
 /// The least `k`, 24 at most, with `n << k` at least `a`; `n` is at least 1, `a` at least 0.
-#[inline]
+#[inline(always)]
 fn golomb_parameter(n: i32, a: i32) -> u32 {
     // Shifted so far, n has as many bits as a.
     let k = n.leading_zeros().saturating_sub(a.leading_zeros());
-    (k + u32::from((i64::from(n) << k) < i64::from(a))).min(24)
+    (k + u32::from((n << k) < a)).min(24)
 }
+
+/// Contexts without their mirror images; the first one is run mode's, which has its own.
+const CONTEXTS: usize = 365;
 
 /// All statistics of a scan.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
-    pub regions: Regions,
-    pub contexts: Vec<Context>,
+    pub contexts: Box<[Context; CONTEXTS]>,
     pub runs: [RunContext; 2],
 }
 
@@ -214,12 +226,8 @@ impl Model {
     pub(super) fn new(parameters: &Parameters) -> Self {
         let a = ((parameters.range + 32) / 64).max(2);
         let run = |kind| RunContext { kind, a, n: 1, negative: 0 };
-        let regions = Regions::new(parameters);
-        Self {
-            regions,
-            contexts: vec![Context { a, b: 0, c: 0, n: 1, k: golomb_parameter(1, a) }; 365],
-            runs: [run(0), run(1)],
-        }
+        let context = Context { a, b: 0, n: 1, c: 0, k: golomb_parameter(1, a) as u16 };
+        Self { contexts: Box::new([context; CONTEXTS]), runs: [run(0), run(1)] }
     }
 }
 
@@ -244,7 +252,7 @@ impl Lines {
         self.current[0] = self.previous[1];
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn neighbours(&self, x: usize) -> Neighbours {
         Neighbours { a: self.current[x], b: self.previous[x + 1], c: self.previous[x], d: self.previous[x + 2] }
     }
