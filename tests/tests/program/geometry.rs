@@ -6,7 +6,7 @@ use hiresmed_imaging::{Mask, Spacing, dicom, raster};
 use hiresmed_protocol::manifest::Image;
 
 use crate::{
-    harness::{Bench, Delivered},
+    harness::Bench,
     labels::{opens_elsewhere, valid},
 };
 
