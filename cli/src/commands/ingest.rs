@@ -39,6 +39,8 @@ use crate::{failure, progress::Progress, stamp::Stamp, state::StateFolder};
 const SHOWN_EVERY: Duration = Duration::from_millis(50);
 /// Files that are written and recorded together at most.
 const WRITTEN_TOGETHER: usize = 32;
+/// Larger images do not wait to be written: those that do are in memory.
+const WAITING_BYTES: usize = 8 << 20;
 /// Hexadecimal digits of a file's digest that name it, as among inputs.
 const DIGITS: usize = 16;
 /// The folder of images below the output, and the two records beside it.
@@ -189,7 +191,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (mut output, before) = Output::open(&arguments.out, &secret.fingerprint(&retained))?;
     let options = ReadOptions { limit_bytes: arguments.limit_mib << 20 };
     let Before { seen, there } = before;
-    let work = Work { source: &source, secret: &secret, policy, options, seen, there: Mutex::new(there) };
+    let (root, there) = (&arguments.out, Mutex::new(there));
+    let work = Work { source: &source, secret: &secret, policy, options, root, seen, there };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     work.all(&files, arguments.threads.map_or(cores, |threads| threads as usize), &mut output)?;
     let Counts { taken, duplicates, refused } = output.counts;
@@ -240,6 +243,8 @@ struct Work<'a> {
     secret: &'a SiteSecret,
     policy: Policy,
     options: ReadOptions,
+    /// The output folder.
+    root: &'a Path,
     /// What an earlier run has seen.
     seen: HashSet<Seen>,
     /// Digests of the images that there are, the first half of each. Who adds one sends its line before anybody else looks: no record names
@@ -262,7 +267,6 @@ impl Work<'_> {
             }
             Ok(())
         };
-        // As many wait to be written as are being made: they are in memory.
         let (sender, receiver) = mpsc::sync_channel(2 * threads);
         std::thread::scope(|scope| {
             let begin = |sender: SyncSender<Ended>| scope.spawn(move || turn(sender));
@@ -294,7 +298,7 @@ impl Work<'_> {
                 Err(error) => refused(error),
             }
         };
-        send(sender, Ended { line: line(seen, end), image: Vec::new() })
+        send(sender, Ended { line: line(seen, end), image: None })
     }
 
     fn deidentify(&self, bytes: &[u8]) -> Result<Deidentified, String> {
@@ -307,22 +311,23 @@ impl Work<'_> {
         let file = format!("{IMAGES}/{}.dcm", &sha256[..DIGITS]);
         let index = row(&file, &sha256, &made);
         let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = match key(&sha256) {
-            Some(key) if !there.insert(key) => Ended { line: line(seen, End::Duplicate { file }), image: Vec::new() },
-            _ => {
-                let end = End::Taken { file, sha256, index, report: Box::new(made.report) };
-                Ended { line: line(seen, end), image: made.bytes }
-            }
-        };
-        send(sender, ended)
+        if key(&sha256).is_some_and(|key| !there.insert(key)) {
+            return send(sender, Ended { line: line(seen, End::Duplicate { file }), image: None });
+        }
+        let mut image = Some((self.root.join(&file), made.bytes));
+        if let Some((path, bytes)) = image.take_if(|(_, bytes)| bytes.len() > WAITING_BYTES) {
+            write_atomically(&path, &bytes)?;
+        }
+        let end = End::Taken { file, sha256, index, report: Box::new(made.report) };
+        send(sender, Ended { line: line(seen, end), image })
     }
 }
 
 /// A file that is done with, but for writing.
 struct Ended {
     line: Line,
-    /// The image where it is taken.
-    image: Vec<u8>,
+    /// Path and bytes of an image that is to be written.
+    image: Option<(PathBuf, Vec<u8>)>,
 }
 
 fn line((source, size_bytes, changed_ns): Seen, end: End) -> Line {
@@ -430,11 +435,8 @@ impl Output {
 
     /// Writes images, and then their lines of the record: what is recorded is on the disk.
     fn take(&mut self, ended: Vec<Ended>) -> Result<()> {
-        let images = ended.iter().filter_map(|Ended { line, image }| match &line.end {
-            End::Taken { file, .. } => Some((self.root.join(file), image.as_slice())),
-            _ => None,
-        });
-        write_all_atomically(images).context("an image cannot be written")?;
+        let images = ended.iter().filter_map(|ended| ended.image.as_ref());
+        write_all_atomically(images.map(|(path, bytes)| (path.as_path(), bytes.as_slice())))?;
         let mut text = Vec::new();
         for Ended { line, .. } in ended {
             self.counts.add(&line.end);

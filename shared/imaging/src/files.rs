@@ -14,19 +14,19 @@ use crate::{Error, Fault};
 /// # Errors
 /// [`Fault::Io`] naming the path: no such folder, no permission, a full disk. Nothing is left behind then.
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), Error> {
-    write_all_atomically([(path.as_ref().to_path_buf(), bytes)])
+    write_all_atomically([(path.as_ref(), bytes)])
 }
 
 /// Writes each of `files` as [`write_atomically`] does, in less time: what the folders hold is flushed once, behind the last file.
 ///
 /// # Errors
 /// As there, naming the file; those in front of it are written.
-pub fn write_all_atomically<'a>(files: impl IntoIterator<Item = (PathBuf, &'a [u8])>) -> Result<(), Error> {
+pub fn write_all_atomically<'a>(files: impl IntoIterator<Item = (&'a Path, &'a [u8])>) -> Result<(), Error> {
     let mut folders = BTreeSet::new();
     for (path, bytes) in files {
-        write(&path, bytes).map_err(|error| Error::new(&path, Fault::Io(error)))?;
+        write(path, bytes).map_err(|error| Error::new(path, Fault::Io(error)))?;
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        folders.insert(folder.to_path_buf());
+        folders.insert(folder);
     }
     // Names lie in the folder. Where folders cannot be opened for this, the files' content is safe still.
     for folder in folders.into_iter().filter_map(|folder| File::open(folder).ok()) {

@@ -2,7 +2,8 @@
 //!
 //! The object is written anew rather than cleaned: only attributes on a list go over (`kept`), each value checked against its
 //! representation, and the pixels are those that were decoded, so that nothing hides in a code stream, in overlays, in unused bits, in padding
-//! or behind the last element. UIDs are replaced consistently under the site's secret, patient's name and number by a pseudonym.
+//! or behind the last element. A JPEG-LS scan goes over as it was read, between markers of our own, where decoding it has shown that coding its
+//! pixels gives the same bits: there is room for nothing else in it. UIDs are replaced consistently under the site's secret, patient's name and number by a pseudonym.
 //! Text that is burned in is looked for ([`burned_in`](crate::burned_in)), and refused unless the caller waives that.
 
 mod kept;

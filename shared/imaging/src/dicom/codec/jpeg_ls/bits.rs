@@ -33,13 +33,14 @@ impl Unstuffed {
     }
 }
 
-/// Reads bits, most significant first: small, so that it can be kept in registers.
-#[derive(Debug, Clone, Copy)]
+/// Reads bits, most significant first.
+#[derive(Debug)]
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
     /// Bits taken.
     position: usize,
     length: usize,
+    /// Whether a number came in the long code that a shorter one would have held.
     wasteful: bool,
 }
 
