@@ -39,7 +39,9 @@ impl Scan<'_> {
             if interleave == Interleave::Sample && planes.len() > 1 {
                 decoder.line_by_sample(&mut lines, width)?;
             } else {
-                lines.iter_mut().try_for_each(|lines| decoder.line(lines, width))?;
+                for lines in &mut lines {
+                    decoder.line(lines, width)?;
+                }
             }
             for (plane, lines) in planes.iter_mut().zip(&lines) {
                 plane.extend(lines.current[1..=width].iter().map(|&value| value as u32));
