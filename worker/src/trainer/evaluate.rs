@@ -103,9 +103,14 @@ impl HeldOut {
                 (judged.len(), named.into_iter().filter_map(|(name, score)| Some((name, score?))).collect())
             }
         };
-        let all = scores.into_iter().chain([("held_out_images", count as f64)]);
-        Ok(all.map(|(name, score)| (name.to_owned(), (score * 1e4).round() / 1e4)).collect())
+        Ok(described(scores, count))
     }
+}
+
+/// Scores on so many images as a description has them, with four decimals.
+pub(super) fn described(scores: Vec<(&'static str, f64)>, images: usize) -> BTreeMap<String, f64> {
+    let all = scores.into_iter().chain([("held_out_images", images as f64)]);
+    all.map(|(name, score)| (name.to_owned(), (score * 1e4).round() / 1e4)).collect()
 }
 
 /// All of them, or all faults.

@@ -12,7 +12,7 @@ use hiresmed_models::{
 
 use super::{
     card::{self, Crop},
-    evaluate::{evaluate, fidelity, slices},
+    evaluate::{described, evaluate, fidelity, slices},
 };
 
 /// What the package says, and where it goes.
@@ -80,8 +80,7 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
             "reconstructed"
         );
     }
-    let scores = fidelity(&held).into_iter().chain([("held_out_images", held.len() as f64)]);
-    draft.scores = scores.map(|(name, value)| (name.to_owned(), (value * 1e4).round() / 1e4)).collect();
+    draft.scores = described(fidelity(&held), held.len());
 
     let limits = match &options.limits {
         None => String::new(),
