@@ -1,17 +1,19 @@
 //! Sessions: a graph made ready to run on a device.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
 use crate::arena;
-use crate::onnx::{Dim, Graph, Port};
+use crate::onnx::{self, Dim, Graph, Port};
 use crate::runtime::Runtime;
 use crate::tensor::{self, ElementType, Tensor};
 
@@ -171,7 +173,7 @@ fn counted<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A tensor that a bound run left where it was made: on the device of a CUDA session, in host memory of a CPU session.
+/// A tensor that a bound run left where it was told to: on the device of a CUDA session, or in host memory.
 #[derive(Debug)]
 pub struct DeviceTensor {
     value: DynValue,
@@ -194,15 +196,12 @@ impl DeviceTensor {
         shape.map(|shape| shape.iter().map(|&size| size.max(0) as usize).collect()).unwrap_or_default()
     }
 
-    /// A copy in host memory; the only step at which a bound chain leaves the device.
+    /// What a run brought back to host memory.
+    ///
+    /// # Errors
+    /// [`Error::Run`] where it was left on a device: [`Session::run_bound`] is told what comes back.
     pub fn to_host(&self) -> Result<Tensor, Error> {
-        let run = |error: ort::Error| Error::Run { cause: error.to_string() };
-        let tensor: ort::value::DynTensorRef<'_> = self.value.view().downcast().map_err(run)?;
-        if tensor.memory_info().is_cpu_accessible() {
-            return to_host("value", &self.value);
-        }
-        let copy = tensor.to(AllocationDevice::CPU, 0).map_err(run)?;
-        to_host("value", &copy.into_dyn())
+        to_host("value", &self.value)
     }
 }
 
@@ -225,7 +224,7 @@ impl Session {
     /// [`Error::Provider`] with what is missing.
     pub fn check_provider(runtime: &Runtime, provider: Provider) -> Result<(), Error> {
         let options = SessionOptions { provider, ..SessionOptions::default() };
-        Self::builder(runtime, &options)
+        Self::builder(runtime, &options, &ConvAlgorithmSearch::Heuristic)
             .map(drop)
             .map_err(|error| Error::Provider { provider: provider.name(), cause: error.to_string() })
     }
@@ -233,12 +232,18 @@ impl Session {
     /// Makes the ONNX model in `bytes` ready to run.
     ///
     /// All graph optimisations are on. Idle threads sleep instead of spinning (spinning costs several times the wall time
-    /// where cores are shared), and compute is deterministic, so that the same run gives the same bytes.
+    /// where cores are shared), and compute is deterministic, so that the same run gives the same bytes: on CUDA, transposed
+    /// convolutions with overlapping windows are written as others, or where they cannot be, all of the graph's convolutions use
+    /// cuDNN's plainest kernels, which are several times slower.
     pub fn open(runtime: &Runtime, bytes: &[u8], options: &SessionOptions) -> Result<Self, Error> {
+        let (bytes, convolutions) = match options.provider {
+            Provider::Cpu => (Cow::Borrowed(bytes), ConvAlgorithmSearch::Heuristic),
+            Provider::Cuda { .. } => repeatable(bytes),
+        };
         let open = || {
-            let mut builder = Self::builder(runtime, options)
+            let mut builder = Self::builder(runtime, options, &convolutions)
                 .map_err(|error| Error::Provider { provider: options.provider.name(), cause: error.to_string() })?;
-            builder.commit_from_memory(bytes).map_err(|error| Error::Open { cause: error.message().to_owned() })
+            builder.commit_from_memory(&bytes).map_err(|error| Error::Open { cause: error.message().to_owned() })
         };
         let first = open()?;
         let (inputs, outputs) = (first.inputs().iter().map(port).collect(), first.outputs().iter().map(port).collect());
@@ -320,14 +325,19 @@ impl Session {
     }
 
     /// Runs the graph with its outputs left on the session's device, in the graph's order, ready to be inputs of the next
-    /// session: a chain of sessions on CUDA sends nothing through the host.
-    pub fn run_bound(&self, inputs: &[(&str, &DeviceTensor)]) -> Result<Vec<(String, DeviceTensor)>, Error> {
+    /// session: a chain of sessions on CUDA sends nothing through the host but the outputs named in `host`, which come back.
+    pub fn run_bound(
+        &self,
+        inputs: &[(&str, &DeviceTensor)],
+        host: &[&str],
+    ) -> Result<Vec<(String, DeviceTensor)>, Error> {
         self.check(inputs.iter().map(|(name, tensor)| {
             let element = tensor.value.dtype().tensor_type().map_or(ElementType::Other(0), element);
             (*name, element, tensor.shape().len())
         }))?;
         let run = |error: ort::Error| Error::Run { cause: error.message().to_owned() };
-        let memory = self.provider.memory().map_err(run)?;
+        let device = self.provider.memory().map_err(run)?;
+        let comes_back = Provider::Cpu.memory().map_err(run)?;
         let mut session = self.lock();
         // A binding of its own for each run: a binding that is run again writes over its earlier outputs.
         let mut binding = session.create_binding().map_err(run)?;
@@ -335,7 +345,8 @@ impl Session {
             binding.bind_input(*name, &tensor.value).map_err(run)?;
         }
         for output in &self.outputs {
-            binding.bind_output_to_device(output.name.as_str(), &memory).map_err(run)?;
+            let memory = if host.contains(&output.name.as_str()) { &comes_back } else { &device };
+            binding.bind_output_to_device(output.name.as_str(), memory).map_err(run)?;
         }
         let mut outputs = counted(|| session.run_binding(&binding)).map_err(run)?;
         let names = self.outputs.iter().map(|output| output.name.clone());
@@ -353,15 +364,19 @@ impl Session {
         free.unwrap_or_else(|| self.inner[0].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn builder(runtime: &Runtime, options: &SessionOptions) -> ort::Result<SessionBuilder> {
+    fn builder(
+        runtime: &Runtime,
+        options: &SessionOptions,
+        convolutions: &ConvAlgorithmSearch,
+    ) -> ort::Result<SessionBuilder> {
         let cpu = ort::ep::CPU::default().with_arena_allocator(options.arena).build();
         let providers = match options.provider {
             Provider::Cpu => vec![cpu],
-            // Heuristic algorithm search and no TF32: equal inputs give equal bytes, within the CPU's tolerance.
+            // No search by time, and no TF32: equal inputs give equal bytes, within the CPU's tolerance.
             Provider::Cuda { device } => vec![
                 ort::ep::CUDA::default()
                     .with_device_id(device)
-                    .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
+                    .with_conv_algorithm_search(convolutions.clone())
                     .with_tf32(false)
                     .build()
                     .error_on_failure(),
@@ -402,6 +417,15 @@ impl Session {
         faults.extend(missing.iter().map(|port| format!("{port} is missing")));
         if faults.is_empty() { Ok(()) } else { Err(Error::Inputs { faults }) }
     }
+}
+
+/// A model whose runs on CUDA repeat bit by bit, and how cuDNN is to choose its convolutions.
+fn repeatable(bytes: &[u8]) -> (Cow<'_, [u8]>, ConvAlgorithmSearch) {
+    // What cannot be read here, ONNX Runtime judges.
+    let bytes = onnx::with_subpixel_convolutions(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned);
+    let overlaps = onnx::has_overlapping_windows(&bytes).unwrap_or(true);
+    let convolutions = if overlaps { ConvAlgorithmSearch::Default } else { ConvAlgorithmSearch::Heuristic };
+    (bytes, convolutions)
 }
 
 fn list(ports: &[Port]) -> String {

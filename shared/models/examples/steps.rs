@@ -2,8 +2,9 @@
 //! "peak_mb", "loss_first", "loss_last"}`; seconds are the median of the timed steps, the peak is of this process's resident memory.
 //!
 //! `cargo run --release -p hiresmed-models --features training --example steps -- KIND PRESET STEPS [--threads N] [--batch N]
-//! [--autoencoder FOLDER]`; KIND is unet, yolo, prior, ddpm, styleswin or vqgan. The images are made up, as large as the preset takes
-//! them; a prior learns the tokens that the autoencoder's package gives for them, encoded before the first timed step.
+//! [--autoencoder FOLDER] [--precision f32|bf16]`; KIND is unet, yolo, prior, ddpm, styleswin or vqgan, which alone has a precision. The
+//! images are made up, as large as the preset takes them; a prior learns the tokens that the autoencoder's package gives for them,
+//! encoded before the first timed step.
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
@@ -24,13 +25,15 @@ fn main() -> Result<(), Fault> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (positional, options) = arguments.split_at(arguments.len().min(3));
     let ([kind, preset, steps], true) = (positional, options.len().is_multiple_of(2)) else {
-        return Err("usage: steps KIND PRESET STEPS [--threads N] [--batch N] [--autoencoder FOLDER]".into());
+        let options = "[--threads N] [--batch N] [--autoencoder FOLDER] [--precision f32|bf16]";
+        return Err(format!("usage: steps KIND PRESET STEPS {options}").into());
     };
     let options: BTreeMap<&str, &str> = options.chunks(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
     let number = |name: &str| options.get(name).map(|text| text.parse::<usize>()).transpose();
     training::set_threads(number("--threads")?.unwrap_or(1) as i32);
     let autoencoder = options.get("--autoencoder").map(Path::new);
-    let (mut learner, parameters) = learner(kind, preset, number("--batch")?, autoencoder)?;
+    let precision = options.get("--precision").map(|name| serde_json::from_value((*name).into())).transpose()?;
+    let (mut learner, parameters) = learner(kind, preset, number("--batch")?, autoencoder, precision)?;
     let mut losses = Vec::new();
     let mut step = || -> Result<f64, Fault> {
         let started = Instant::now();
@@ -60,6 +63,7 @@ fn learner(
     preset: &str,
     batch: Option<usize>,
     autoencoder: Option<&Path>,
+    precision: Option<vqgan::Precision>,
 ) -> Result<(Box<dyn Learner>, usize), Fault> {
     let unknown = || format!("{kind} has no preset {preset:?}");
     Ok(match kind {
@@ -112,6 +116,7 @@ fn learner(
             let config = vqgan::Config::preset(preset).ok_or_else(unknown)?;
             let mut training = vqgan::Training::preset(preset).ok_or_else(unknown)?;
             training.crops.truncate(1);
+            training.precision = precision.unwrap_or(training.precision);
             for crops in &mut training.crops {
                 crops.batch = batch.unwrap_or(crops.batch);
             }

@@ -1,13 +1,14 @@
 //! Measures the memory of a VQGAN's training step and holds it against the arithmetic: prints a line of JSON, bytes and seconds.
 //!
 //! `cargo run --release -p hiresmed-models --features training --example training_memory -- PRESET SIDE BATCH kept|again [plain]
-//! [THREADS]`: one step with crops of SIDE pixels, activations kept or made again, with the adversarial term unless `plain`. Run each
-//! setting as a process of its own: what is measured is the process's peak.
+//! [bf16] [THREADS [STEPS]]`: one step with crops of SIDE pixels, activations kept or made again, with the adversarial term unless
+//! `plain`; then STEPS more, whose median is said. Run each setting as a process of its own: what is measured is the process's
+//! peak, in the host's memory.
 
 use hiresmed_imaging::Plane;
 use hiresmed_models::{
     training::{Dataset, Learner as _, Sample},
-    vqgan::{Config, Crops, Learner, LossWeights, Memory, Training},
+    vqgan::{Config, Crops, Learner, LossWeights, Memory, Precision, Training},
 };
 use std::time::Instant;
 
@@ -16,11 +17,12 @@ type Fault = Box<dyn std::error::Error>;
 fn main() -> Result<(), Fault> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [preset, side, batch, how, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: training_memory PRESET SIDE BATCH kept|again [plain] [THREADS]".into());
+        return Err("usage: training_memory PRESET SIDE BATCH kept|again [plain] [bf16] [THREADS [STEPS]]".into());
     };
     let plain = rest.iter().any(|word| word == "plain");
-    let threads = rest.iter().find_map(|word| word.parse().ok()).unwrap_or(1);
-    tch::set_num_threads(threads);
+    let mut numbers = rest.iter().filter_map(|word| word.parse::<i32>().ok());
+    tch::set_num_threads(numbers.next().unwrap_or(1));
+    let more = numbers.next().unwrap_or(0);
     let unknown = || format!("{preset:?} is no preset");
     let (config, training) =
         (Config::preset(preset).ok_or_else(unknown)?, Training::preset(preset).ok_or_else(unknown)?);
@@ -30,6 +32,7 @@ fn main() -> Result<(), Fault> {
         discriminator_start: Some(0),
         crops: vec![crops],
         checkpointing: how == "again",
+        precision: if rest.iter().any(|word| word == "bf16") { Precision::Bf16 } else { training.precision },
         ..training
     };
     let counted = Memory::of_step(&config, &training, crops, 0);
@@ -40,15 +43,21 @@ fn main() -> Result<(), Fault> {
     let before = status("VmRSS")?;
     let mut learner = learner(config, training)?;
     let opened = status("VmRSS")?;
-    let started = Instant::now();
-    learner.step()?;
-    let seconds = started.elapsed().as_secs_f64();
+    let mut step = || -> Result<f64, Fault> {
+        let started = Instant::now();
+        learner.step()?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    let seconds = step()?;
     let peak = status("VmHWM")?;
+    let mut further = (0..more).map(|_| step()).collect::<Result<Vec<f64>, Fault>>()?;
+    further.sort_by(f64::total_cmp);
+    let median = further.get(further.len() / 2).map_or("null".to_owned(), |seconds| format!("{seconds:.3}"));
     for (phase, bytes) in &counted.phases {
         eprintln!("{:>9.1} MB  {phase}", *bytes as f64 / 1e6);
     }
     println!(
-        "{{\"seconds\": {seconds:.2}, \"counted\": {}, \"measured\": {}, \"peak\": {peak}, \"opened\": {}}}",
+        "{{\"seconds\": {seconds:.2}, \"median\": {median}, \"counted\": {}, \"measured\": {}, \"peak\": {peak}, \"opened\": {}}}",
         counted.at_work(),
         peak - opened,
         opened - before

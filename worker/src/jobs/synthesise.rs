@@ -40,14 +40,14 @@ type Results = Vec<(usize, Result<Made, Failure>)>;
 impl Run for SynthesiseImages {
     fn run(&self, environment: &Environment, context: &Context) -> Result<Success, Failure> {
         context.check()?;
-        let lanes = Lanes::new(environment.provider, environment.threads, self.images.count);
-        let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes.runs)?;
-        let (tasks, scenes) = (self.tasks().collect(), Scenes::new(lanes.images));
+        let lanes = lanes(environment.provider, environment.threads, self.images.count);
+        let pipeline = Pipeline::open(environment, &self.models, &self.request, lanes)?;
+        let (tasks, scenes) = (self.tasks().collect(), Scenes::new(lanes));
         let uploads = Uploads::new(environment, context);
         let done = AtomicU64::new(0);
         let work = Work { job: self, pipeline: &pipeline, environment, context, uploads, tasks, scenes, done };
         let mut clock = Clock::default();
-        let made = work.make(&mut clock, environment.room.of(lanes.images));
+        let made = work.make(&mut clock, environment.room.of(lanes));
         let mut success = Success { stages: clock.timings(), ..Success::default() };
         for (number, result) in made {
             match result {
@@ -71,25 +71,14 @@ impl Run for SynthesiseImages {
     }
 }
 
-/// What is done at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lanes {
-    /// Images in the making.
-    images: usize,
-    /// Of those, how many may be in the networks.
-    runs: usize,
-}
-
-impl Lanes {
-    /// On the CPU, an image by itself gets all threads; of several, each lane's image gets its share. A GPU runs the networks of
-    /// one image, its own threads are shared already; others are decoded, blended and encoded meanwhile.
-    fn new(provider: Provider, threads: usize, images: u64) -> Self {
-        let most = |most| usize::try_from(images).unwrap_or(usize::MAX).clamp(1, most);
-        match provider {
-            Provider::Cuda { .. } => Self { images: most(LANES), runs: 1 },
-            Provider::Cpu => Self { images: most(threads.clamp(1, LANES)), runs: most(threads.clamp(1, LANES)) },
-        }
-    }
+/// Images of a job of `images` that are in the making at the same time. On the CPU, an image by itself gets all threads; of several,
+/// each gets its share. Beside a GPU, threads are decoding, placing and encoding while another image is in the networks.
+fn lanes(provider: Provider, threads: usize, images: u64) -> usize {
+    let most = match provider {
+        Provider::Cuda { .. } => LANES,
+        Provider::Cpu => threads.clamp(1, LANES),
+    };
+    usize::try_from(images).unwrap_or(usize::MAX).clamp(1, most)
 }
 
 /// What the lanes of a job share.
@@ -256,11 +245,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_runs_one_image_while_others_are_on_their_way() {
+    fn images_share_threads_and_a_gpu() {
         let cuda = Provider::Cuda { device: 0 };
-        assert_eq!(Lanes::new(cuda, 16, 50), Lanes { images: LANES, runs: 1 });
-        assert_eq!(Lanes::new(cuda, 16, 1), Lanes { images: 1, runs: 1 });
-        assert_eq!(Lanes::new(Provider::Cpu, 2, 50), Lanes { images: 2, runs: 2 });
-        assert_eq!(Lanes::new(Provider::Cpu, 16, 1), Lanes { images: 1, runs: 1 });
+        assert_eq!([lanes(cuda, 1, 50), lanes(cuda, 16, 1)], [LANES, 1]);
+        assert_eq!(
+            [lanes(Provider::Cpu, 2, 50), lanes(Provider::Cpu, 16, 50), lanes(Provider::Cpu, 16, 1)],
+            [2, LANES, 1]
+        );
     }
 }

@@ -32,22 +32,8 @@ impl Pipeline {
     pub fn background(&self, source: &Source) -> Result<Background, Failure> {
         let fail = |error: anyhow::Error| Failure::permanent(Stage::Background, error);
         let images = std::slice::from_ref(&source.plane);
-        let device = self.autoencoder.reconstruct_on_device(images).map_err(|error| fail(error.into()))?;
-        let plane = match device {
-            Some(device) => {
-                let (_, data) = device
-                    .to_host()
-                    .map_err(anyhow::Error::from)
-                    .and_then(|tensor| Ok(tensor.into_f32()?))
-                    .map_err(fail)?;
-                Plane::new(source.plane.width(), source.plane.height(), data)
-            }
-            // A site's own model that only reconstructs, or a size that its stride does not divide.
-            None => {
-                let mut planes = self.autoencoder.reconstruct(images).map_err(|error| fail(error.into()))?;
-                planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?
-            }
-        };
+        let mut planes = self.autoencoder.reconstruct(images).map_err(|error| fail(error.into()))?;
+        let plane = planes.pop().ok_or_else(|| fail(anyhow::anyhow!("the model returned no image")))?;
         check(&plane).map_err(fail)?;
         Ok(Background { plane: plane.with_spacing(Some(source.spacing)), spacing: source.spacing })
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use hiresmed_compositing::{Blend, Compositor};
-use hiresmed_inference::{Runtime, Session, SessionOptions, package::Package};
+use hiresmed_inference::{Provider, Runtime, Session, SessionOptions, package::Package};
 use hiresmed_models::{
     density::Prior, prior::TokenPrior, singan::Generator, unet::DangerZones, vqgan::Autoencoder, yolo::Detector,
 };
@@ -86,11 +86,9 @@ impl Pipeline {
                 LocationModels { density: models.density, yolo: models.yolo },
                 request.modality,
             )?,
-            compositor: environment
-                .residents
-                .get_or_load(&format!("blend {blend:?} {}", loader.large.lanes), || {
-                    Compositor::open(&loader.runtime, blend, &loader.large).map_err(refuse)
-                })?,
+            compositor: environment.residents.get_or_load(&format!("blend {blend:?} {lanes}"), || {
+                Compositor::open(&loader.runtime, blend, &loader.blend).map_err(refuse)
+            })?,
             digests,
             execution: Execution {
                 provider: loader.large.provider.name().to_owned(),
@@ -186,10 +184,14 @@ impl Locator {
 struct Loader<'a> {
     environment: &'a Environment,
     runtime: Arc<Runtime>,
-    /// For networks over whole images.
+    /// Images in the making at the same time.
+    lanes: usize,
+    /// For networks over whole images. A GPU runs one at a time: its own threads are shared already.
     large: SessionOptions,
-    /// For networks over a lesion: too small to share among threads.
+    /// For networks over a lesion: too small to share among threads, and for a GPU to be worth the way there.
     small: SessionOptions,
+    /// For blending, a few operations for each pixel: no work for a GPU either.
+    blend: SessionOptions,
 }
 
 /// The model of a plan that a request's location needs.
@@ -206,13 +208,13 @@ impl<'a> Loader<'a> {
         let provider = environment.provider;
         let load = || Runtime::load_for(provider).map_err(refuse);
         let runtime = environment.residents.get_or_load("onnxruntime", load)?;
-        let large = SessionOptions {
-            threads: (environment.threads / lanes.max(1)).max(1),
-            lanes,
-            provider,
-            ..SessionOptions::default()
+        let threads = (environment.threads / lanes.max(1)).max(1);
+        let blend = SessionOptions { threads, lanes, ..SessionOptions::default() };
+        let large = match provider {
+            Provider::Cpu => blend,
+            Provider::Cuda { .. } => SessionOptions { lanes: 1, provider, ..blend },
         };
-        Ok(Self { environment, runtime, large, small: SessionOptions { threads: 1, ..large } })
+        Ok(Self { environment, runtime, lanes, large, small: SessionOptions { threads: 1, ..blend }, blend })
     }
 
     fn danger_zones(&self, unet: &Digest) -> Result<Arc<DangerZones>, Failure> {
@@ -233,7 +235,7 @@ impl<'a> Loader<'a> {
         digest: &Digest,
         open: impl FnOnce(&Package) -> anyhow::Result<T>,
     ) -> Result<Arc<T>, Failure> {
-        let name = format!("{kind} {digest} {}", self.large.lanes);
+        let name = format!("{kind} {digest} {}", self.lanes);
         self.environment.residents.get_or_load(&name, || {
             let started = Instant::now();
             let folder = self.environment.package_folder(kind, digest)?;

@@ -14,6 +14,7 @@ mod messages;
 mod operator_tests;
 mod read;
 mod resizing;
+mod subpixel;
 
 pub use convolutions::{Convolution, Pool};
 pub use graph::{Attribute, Dim, Graph, Value};
@@ -21,11 +22,15 @@ pub use half::with_half_weights;
 pub use layout::Padding;
 pub use read::{Model, Port};
 pub use resizing::Interpolation;
+pub use subpixel::{has_overlapping_windows, with_subpixel_convolutions};
 
 /// ONNX operator set of the graphs that are written here.
 pub const OPSET: i64 = 21;
 /// Version of the intermediate representation of the graphs that are written here.
 pub const IR_VERSION: i64 = 10;
+
+/// Who wrote the graphs that are written here, as their files say.
+const PRODUCER: &str = "hiresmed";
 
 /// Why a graph cannot be written or read.
 #[derive(Debug, thiserror::Error)]

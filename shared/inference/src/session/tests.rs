@@ -30,9 +30,9 @@ fn a_graph_runs_and_declares_its_ports() {
 fn bound_runs_chain_and_earlier_outputs_stay_as_they_were() {
     let session = open(&doubling());
     let x = DeviceTensor::from_host(Tensor::f32([1, 2], vec![1.0, 3.0]).unwrap()).unwrap();
-    let first = session.run_bound(&[("x", &x)]).unwrap();
-    let second = session.run_bound(&[("x", &first[0].1)]).unwrap();
-    let third = session.run_bound(&[("x", &second[0].1)]).unwrap();
+    let first = session.run_bound(&[("x", &x)], &[]).unwrap();
+    let second = session.run_bound(&[("x", &first[0].1)], &["y"]).unwrap();
+    let third = session.run_bound(&[("x", &second[0].1)], &["y"]).unwrap();
     drop(session);
     assert_eq!(first[0].1.to_host().unwrap().as_f32().unwrap(), [2.0, 6.0]);
     assert_eq!(second[0].1.to_host().unwrap().as_f32().unwrap(), [4.0, 12.0]);

@@ -168,6 +168,8 @@ impl TokenPrior {
         let none = || Tensor::f32([config.layers, 1, config.heads, 0, config.head_width()], Vec::new());
         let (mut keys, mut values) = (DeviceTensor::from_host(none()?)?, DeviceTensor::from_host(none()?)?);
         let conditions = DeviceTensor::from_host(Tensor::i64([1, 2], conditions)?)?;
+        // Keys and values stay where they are.
+        let host: Vec<&str> = self.session.outputs().iter().take(1).map(|logits| logits.name.as_str()).collect();
         let mut tokens = Vec::with_capacity(config.tokens());
         let mut before = config.codes as i64;
         for place in 0..config.tokens() as i64 {
@@ -175,7 +177,7 @@ impl TokenPrior {
             let place = DeviceTensor::from_host(Tensor::i64([1], vec![place])?)?;
             let given = [&token, &place, &conditions, &keys, &values];
             let inputs: Vec<_> = self.inputs.iter().map(String::as_str).zip(given).collect();
-            let mut outputs = self.session.run_bound(&inputs)?.into_iter().map(|(_, tensor)| tensor);
+            let mut outputs = self.session.run_bound(&inputs, &host)?.into_iter().map(|(_, tensor)| tensor);
             let (Some(logits), Some(next_keys), Some(next_values)) = (outputs.next(), outputs.next(), outputs.next())
             else {
                 let faults = vec!["the graph step does not give logits, keys and values".to_owned()];

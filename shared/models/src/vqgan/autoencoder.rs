@@ -166,41 +166,34 @@ impl Autoencoder {
     /// # Errors
     /// [`Error::Input`] for an image without pixels, and those of the sessions.
     pub fn reconstruct(&self, images: &[Plane]) -> Result<Vec<Plane>, Error> {
-        let planes = match &self.reconstruct {
-            None => self.decode(&self.encode(images)?)?,
-            Some(session) => {
-                let mut planes = Vec::with_capacity(images.len());
-                for batch in images.chunk_by(same_size) {
-                    let mut outputs = session.run(&[(input(session)?, self.batch(batch)?)])?;
+        let mut planes = Vec::with_capacity(images.len());
+        for batch in images.chunk_by(same_size) {
+            let x = self.batch(batch)?;
+            let y = match &self.reconstruct {
+                None => self.through_tokens(x)?,
+                Some(session) => {
+                    let mut outputs = session.run(&[(input(session)?, x)])?;
                     // The image is the output of rank four, wherever it stands.
                     outputs.retain(|(_, tensor)| tensor.shape().len() == 4);
-                    let (_, y) = outputs.pop().ok_or(Error::Missing("image output in the reconstruct"))?;
-                    planes.extend(crop(y, batch.iter().map(|image| (image.width(), image.height())))?);
+                    outputs.pop().ok_or(Error::Missing("image output in the reconstruct"))?.1
                 }
-                planes
-            }
-        };
+            };
+            planes.extend(crop(y, batch.iter().map(|image| (image.width(), image.height())))?);
+        }
         Ok(planes.into_iter().zip(images).map(|(plane, image)| plane.with_spacing(image.spacing)).collect())
     }
 
-    /// As [`reconstruct`](Self::reconstruct) for images of one size that the stride divides, left on the sessions' device
-    /// as `[N, 1, H, W]` for the next graph; `None` where the package or the size does not allow it.
-    ///
-    /// # Errors
-    /// Those of the sessions.
-    pub fn reconstruct_on_device(&self, images: &[Plane]) -> Result<Option<DeviceTensor>, Error> {
-        let fits =
-            |image: &Plane| image.width().is_multiple_of(self.stride) && image.height().is_multiple_of(self.stride);
-        let uniform =
-            images.first().is_some_and(|first| images.iter().all(|image| same_size(first, image) && fits(image)));
-        let (Some(encoder), Some(decoder), true) = (&self.encoder, &self.decoder, uniform && self.channels == 1) else {
-            return Ok(None);
-        };
-        let x = DeviceTensor::from_host(self.batch(images)?)?;
-        let tokens = encoder.run_bound(&[(input(encoder)?, &x)])?;
-        let [(_, tokens)] = &tokens[..] else { return Ok(None) };
-        let mut y = decoder.run_bound(&[(input(decoder)?, tokens)])?;
-        Ok(y.pop().map(|(_, y)| y))
+    /// `[N, C, H, W]` encoded and decoded; the tokens stay on the sessions' device.
+    fn through_tokens(&self, x: Tensor) -> Result<Tensor, Error> {
+        let encoder = self.encoder.as_ref().ok_or(Error::Missing("encoder"))?;
+        let decoder = self.decoder.as_ref().ok_or(Error::Missing("decoder"))?;
+        let x = DeviceTensor::from_host(x)?;
+        let tokens = encoder.run_bound(&[(input(encoder)?, &x)], &[])?;
+        let [(_, tokens)] = &tokens[..] else { return Err(Error::Missing("only output, the tokens, in the encode")) };
+        let image = decoder.outputs().first().ok_or(Error::Missing("image output in the decode"))?;
+        let y = decoder.run_bound(&[(input(decoder)?, tokens)], &[&image.name])?;
+        let [(_, y)] = &y[..] else { return Err(Error::Missing("only output, the image, in the decode")) };
+        Ok(y.to_host()?)
     }
 
     /// Images of one size as `[N, C, H, W]`, the last row and column repeated up to the stride.
