@@ -37,10 +37,10 @@ use crate::{failure, progress::Progress, stamp::Stamp, state::StateFolder};
 
 /// How often it is shown how far all is.
 const SHOWN_EVERY: Duration = Duration::from_millis(50);
-/// Files that are written and recorded together at most.
-const WRITTEN_TOGETHER: usize = 32;
+/// Files that are written and recorded together at most, and as many that wait for it.
+const WRITTEN_TOGETHER: usize = 16;
 /// Larger images do not wait to be written: those that do are in memory.
-const WAITING_BYTES: usize = 8 << 20;
+const WAITING_BYTES: usize = 4 << 20;
 /// Hexadecimal digits of a file's digest that name it, as among inputs.
 const DIGITS: usize = 16;
 /// The folder of images below the output, and the two records beside it.
@@ -267,7 +267,7 @@ impl Work<'_> {
             }
             Ok(())
         };
-        let (sender, receiver) = mpsc::sync_channel(2 * threads);
+        let (sender, receiver) = mpsc::sync_channel(WRITTEN_TOGETHER);
         std::thread::scope(|scope| {
             let begin = |sender: SyncSender<Ended>| scope.spawn(move || turn(sender));
             let workers: Vec<_> = (0..threads).map(|_| begin(sender.clone())).collect();
@@ -436,7 +436,8 @@ impl Output {
     /// Writes images, and then their lines of the record: what is recorded is on the disk.
     fn take(&mut self, ended: Vec<Ended>) -> Result<()> {
         let images = ended.iter().filter_map(|ended| ended.image.as_ref());
-        write_all_atomically(images.map(|(path, bytes)| (path.as_path(), bytes.as_slice())))?;
+        let images: Vec<_> = images.map(|(path, bytes)| (path.as_path(), bytes.as_slice())).collect();
+        write_all_atomically(&images)?;
         let mut text = Vec::new();
         for Ended { line, .. } in ended {
             self.counts.add(&line.end);

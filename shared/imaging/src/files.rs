@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,21 +15,34 @@ use crate::{Error, Fault};
 /// # Errors
 /// [`Fault::Io`] naming the path: no such folder, no permission, a full disk. Nothing is left behind then.
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), Error> {
-    write_all_atomically([(path.as_ref(), bytes)])
+    write_all_atomically(&[(path.as_ref(), bytes)])
 }
 
-/// Writes each of `files` as [`write_atomically`] does, in less time: what the folders hold is flushed once, behind the last file.
+/// Files that are flushed at a time: the disk takes hardly longer for them than for one.
+const FLUSHED_TOGETHER: usize = 16;
+
+/// Writes each of `files`, path and bytes, as [`write_atomically`] does, in less time: several at once, and what the folders hold is flushed
+/// behind them all.
 ///
 /// # Errors
-/// As there, naming the file; those in front of it are written.
-pub fn write_all_atomically<'a>(files: impl IntoIterator<Item = (&'a Path, &'a [u8])>) -> Result<(), Error> {
-    let mut folders = BTreeSet::new();
-    for (path, bytes) in files {
-        write(path, bytes).map_err(|error| Error::new(path, Fault::Io(error)))?;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        folders.insert(folder);
+/// As there, naming the first file that failed; others may be written.
+pub fn write_all_atomically(files: &[(&Path, &[u8])]) -> Result<(), Error> {
+    let write = |(path, bytes): (&Path, &[u8])| write(path, bytes).map_err(|error| Error::new(path, Fault::Io(error)));
+    for files in files.chunks(FLUSHED_TOGETHER) {
+        std::thread::scope(|scope| {
+            let (last, others) = files.split_last().map_or((None, files), |(last, others)| (Some(last), others));
+            let others: Vec<_> = others.iter().map(|&file| scope.spawn(move || write(file))).collect();
+            let last = last.map_or(Ok(()), |&file| write(file));
+            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            others.chain([last]).collect::<Result<(), Error>>()
+        })?;
     }
     // Names lie in the folder. Where folders cannot be opened for this, the files' content is safe still.
+    let folder = |path: &Path| match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => parent.to_path_buf(),
+        None => PathBuf::from("."),
+    };
+    let folders: BTreeSet<PathBuf> = files.iter().map(|(path, _)| folder(path)).collect();
     for folder in folders.into_iter().filter_map(|folder| File::open(folder).ok()) {
         let _ = folder.sync_all();
     }
@@ -63,6 +77,21 @@ fn create_beside(path: &Path) -> std::io::Result<(File, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_files_each_is_written_or_the_first_that_cannot_be_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<PathBuf> = (0..40).map(|number| folder.path().join(number.to_string())).collect();
+        let files: Vec<(&Path, &[u8])> =
+            names.iter().map(|path| (path.as_path(), path.as_os_str().as_encoded_bytes())).collect();
+        write_all_atomically(&files).unwrap();
+        assert!(files.iter().all(|(path, bytes)| fs::read(path).unwrap() == *bytes));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 40);
+        let nowhere = folder.path().join("none/1");
+        let error = write_all_atomically(&[files[0], (&nowhere, b""), files[1]]).unwrap_err();
+        assert!(error.to_string().contains("none/1"), "{error}");
+        write_all_atomically(&[]).unwrap();
+    }
 
     #[test]
     fn files_appear_complete_and_replace_older_ones() {
