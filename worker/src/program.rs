@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    Environment, Worker, busy,
+    Environment, Worker,
+    busy::{self, Busy},
     consumer::Runner,
     jobs,
     settings::{Settings, queues},
@@ -78,8 +79,10 @@ pub async fn work(
         .with_context(|| format!("cannot listen at {address}; choose another address with --listen"))?;
     let local = listener.local_addr()?;
     let (metrics, threads) = (Metrics::new()?, settings.threads());
-    // A step of a training uses all threads, a network of a pipeline one.
-    let lanes = if kind == Kind::TrainRound { settings.permits.into() } else { threads };
+    let busy = match kind {
+        Kind::TrainRound => Busy::Trainings(settings.permits.into()),
+        _ => Busy::Networks { provider, threads },
+    };
     let environment = Environment::new(services.store.clone(), services.cache.clone(), &settings.scratch, threads)
         .on(provider)
         .observed(metrics.clone());
@@ -96,7 +99,7 @@ pub async fn work(
     let aside = async {
         tokio::select! {
             served = status::serve(listener, &services, first, &settings.scratch, metrics.clone(), drain.clone()) => served,
-            () = busy::measure(metrics.clone(), lanes) => Ok(()),
+            () = busy::measure(metrics.clone(), busy) => Ok(()),
         }
     };
     tokio::select! {

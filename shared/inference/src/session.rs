@@ -155,22 +155,18 @@ pub fn time_in_runs() -> Duration {
     TIME_IN_RUNS.get()
 }
 
-/// Nanoseconds that all threads have spent inside ONNX Runtime's run calls.
-static NANOS_IN_ALL_RUNS: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds of the processor's threads, and of NVIDIA devices, that went into runs.
+static NANOS_OF_THREADS: AtomicU64 = AtomicU64::new(0);
+static NANOS_OF_DEVICES: AtomicU64 = AtomicU64::new(0);
 
-/// Wall time that all threads together have spent inside ONNX Runtime's run calls since the process started.
-pub fn time_in_all_runs() -> Duration {
-    Duration::from_nanos(NANOS_IN_ALL_RUNS.load(Ordering::Relaxed))
-}
-
-/// Counts the time of one run call.
-fn counted<T>(call: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = call();
-    let elapsed = started.elapsed();
-    TIME_IN_RUNS.set(TIME_IN_RUNS.get() + elapsed);
-    NANOS_IN_ALL_RUNS.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    result
+/// Time that runs of all sessions have kept what they run on since the process started: on the CPU each thread of a session counts,
+/// on CUDA each device.
+pub fn time_in_all_runs(provider: Provider) -> Duration {
+    let nanos = match provider {
+        Provider::Cpu => &NANOS_OF_THREADS,
+        Provider::Cuda { .. } => &NANOS_OF_DEVICES,
+    };
+    Duration::from_nanos(nanos.load(Ordering::Relaxed))
 }
 
 /// A tensor that a bound run left where it was told to: on the device of a CUDA session, or in host memory.
@@ -215,6 +211,7 @@ pub struct Session {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     provider: Provider,
+    threads: usize,
 }
 
 impl Session {
@@ -251,7 +248,7 @@ impl Session {
         for _ in 1..options.lanes {
             inner.push(Mutex::new(open()?));
         }
-        Ok(Self { inputs, outputs, inner, provider: options.provider })
+        Ok(Self { inputs, outputs, inner, provider: options.provider, threads: options.threads.max(1) })
     }
 
     /// Gives the host memory that the process's arena keeps between runs back to the system. What several runs at a time have left
@@ -307,7 +304,7 @@ impl Session {
             values.push((name, value));
         }
         let mut session = self.lock();
-        let outputs = counted(|| session.run(values)).map_err(run)?;
+        let outputs = self.counted(|| session.run(values)).map_err(run)?;
         let names = self.outputs.iter().map(|output| output.name.as_str());
         names.filter_map(|name| outputs.get(name).map(|value| Ok((name.to_owned(), to_host(name, value)?)))).collect()
     }
@@ -348,9 +345,23 @@ impl Session {
             let memory = if host.contains(&output.name.as_str()) { &comes_back } else { &device };
             binding.bind_output_to_device(output.name.as_str(), memory).map_err(run)?;
         }
-        let mut outputs = counted(|| session.run_binding(&binding)).map_err(run)?;
+        let mut outputs = self.counted(|| session.run_binding(&binding)).map_err(run)?;
         let names = self.outputs.iter().map(|output| output.name.clone());
         Ok(names.filter_map(|name| outputs.remove(&name).map(|value| (name, DeviceTensor { value }))).collect())
+    }
+
+    /// Counts the time of one run call.
+    fn counted<T>(&self, call: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = call();
+        let elapsed = started.elapsed();
+        TIME_IN_RUNS.set(TIME_IN_RUNS.get() + elapsed);
+        let (nanos, at_once) = match self.provider {
+            Provider::Cpu => (&NANOS_OF_THREADS, self.threads as u128),
+            Provider::Cuda { .. } => (&NANOS_OF_DEVICES, 1),
+        };
+        nanos.fetch_add(u64::try_from(at_once * elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, ort::session::Session> {

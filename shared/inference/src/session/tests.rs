@@ -86,3 +86,14 @@ fn devices_are_read_as_people_write_them() {
         assert!(refused.contains("cpu, cuda or cuda:N"), "{refused}");
     }
 }
+
+#[test]
+fn a_run_counts_for_each_of_its_threads_and_no_device() {
+    let session = open(&doubling());
+    let (before, alone) = (time_in_all_runs(Provider::Cpu), time_in_runs());
+    session.run(&[("x", Tensor::f32([1, 2], vec![1.0; 2]).unwrap())]).unwrap();
+    // Other tests run beside this one.
+    let (all, alone) = (time_in_all_runs(Provider::Cpu) - before, time_in_runs() - alone);
+    assert!(alone > Duration::ZERO && all >= alone, "{all:?} {alone:?}");
+    assert_eq!(time_in_all_runs(Provider::Cuda { device: 0 }), Duration::ZERO);
+}
