@@ -1,6 +1,5 @@
 //! Sessions: a graph made ready to run on a device.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -229,18 +228,17 @@ impl Session {
     /// Makes the ONNX model in `bytes` ready to run.
     ///
     /// All graph optimisations are on. Idle threads sleep instead of spinning (spinning costs several times the wall time
-    /// where cores are shared), and compute is deterministic, so that the same run gives the same bytes: on CUDA, transposed
-    /// convolutions with overlapping windows are written as others, or where they cannot be, all of the graph's convolutions use
-    /// cuDNN's plainest kernels, which are several times slower.
+    /// where cores are shared), and compute is deterministic, so that the same run gives the same bytes: on CUDA, a
+    /// graph with a transposed convolution whose windows overlap uses cuDNN's plainest kernels, which are several times slower.
     pub fn open(runtime: &Runtime, bytes: &[u8], options: &SessionOptions) -> Result<Self, Error> {
-        let (bytes, convolutions) = match options.provider {
-            Provider::Cpu => (Cow::Borrowed(bytes), ConvAlgorithmSearch::Heuristic),
+        let convolutions = match options.provider {
+            Provider::Cpu => ConvAlgorithmSearch::Heuristic,
             Provider::Cuda { .. } => repeatable(bytes),
         };
         let open = || {
             let mut builder = Self::builder(runtime, options, &convolutions)
                 .map_err(|error| Error::Provider { provider: options.provider.name(), cause: error.to_string() })?;
-            builder.commit_from_memory(&bytes).map_err(|error| Error::Open { cause: error.message().to_owned() })
+            builder.commit_from_memory(bytes).map_err(|error| Error::Open { cause: error.message().to_owned() })
         };
         let first = open()?;
         let (inputs, outputs) = (first.inputs().iter().map(port).collect(), first.outputs().iter().map(port).collect());
@@ -430,13 +428,12 @@ impl Session {
     }
 }
 
-/// A model whose runs on CUDA repeat bit by bit, and how cuDNN is to choose its convolutions.
-fn repeatable(bytes: &[u8]) -> (Cow<'_, [u8]>, ConvAlgorithmSearch) {
+/// How cuDNN is to choose the convolutions of a model whose runs are to repeat bit by bit. By its heuristics all that were tried do
+/// (H100, cuDNN 9) but those of the one graph whose transposed convolution has overlapping windows; the plainest kernels repeat there too.
+fn repeatable(bytes: &[u8]) -> ConvAlgorithmSearch {
     // What cannot be read here, ONNX Runtime judges.
-    let bytes = onnx::with_subpixel_convolutions(bytes).map_or(Cow::Borrowed(bytes), Cow::Owned);
-    let overlaps = onnx::has_overlapping_windows(&bytes).unwrap_or(true);
-    let convolutions = if overlaps { ConvAlgorithmSearch::Default } else { ConvAlgorithmSearch::Heuristic };
-    (bytes, convolutions)
+    let overlaps = onnx::has_overlapping_windows(bytes).unwrap_or(true);
+    if overlaps { ConvAlgorithmSearch::Default } else { ConvAlgorithmSearch::Heuristic }
 }
 
 fn list(ports: &[Port]) -> String {

@@ -71,7 +71,7 @@ pub enum Attribute {
 }
 
 impl Attribute {
-    pub(super) fn into_message(self) -> AttributeProto {
+    fn into_message(self) -> AttributeProto {
         // Codes of `AttributeProto.AttributeType`.
         match self {
             Self::Float(name, value) => {
@@ -193,7 +193,7 @@ impl Graph {
         }
         let model = ModelProto {
             ir_version: Some(IR_VERSION),
-            producer_name: Some(super::PRODUCER.into()),
+            producer_name: Some("hiresmed".into()),
             producer_version: Some(env!("CARGO_PKG_VERSION").into()),
             graph: Some(self.message),
             opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],

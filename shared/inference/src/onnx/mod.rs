@@ -14,7 +14,7 @@ mod messages;
 mod operator_tests;
 mod read;
 mod resizing;
-mod subpixel;
+mod windows;
 
 pub use convolutions::{Convolution, Pool};
 pub use graph::{Attribute, Dim, Graph, Value};
@@ -22,15 +22,12 @@ pub use half::with_half_weights;
 pub use layout::Padding;
 pub use read::{Model, Port};
 pub use resizing::Interpolation;
-pub use subpixel::{has_overlapping_windows, with_subpixel_convolutions};
+pub use windows::has_overlapping_windows;
 
 /// ONNX operator set of the graphs that are written here.
 pub const OPSET: i64 = 21;
 /// Version of the intermediate representation of the graphs that are written here.
 pub const IR_VERSION: i64 = 10;
-
-/// Who wrote the graphs that are written here, as their files say.
-const PRODUCER: &str = "hiresmed";
 
 /// Why a graph cannot be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -111,7 +111,7 @@ fn port(info: &ValueInfoProto) -> Port {
     }
 }
 
-pub(super) fn decode(name: &str, tensor: &TensorProto) -> Result<Tensor, Error> {
+fn decode(name: &str, tensor: &TensorProto) -> Result<Tensor, Error> {
     let damaged = |cause: String| Error::Unreadable { cause: format!("initialiser {name:?}: {cause}") };
     let shape = tensor
         .dims
