@@ -38,11 +38,9 @@ pub fn write_all_atomically(files: &[(&Path, &[u8])]) -> Result<(), Error> {
         })?;
     }
     // Names lie in the folder. Where folders cannot be opened for this, the files' content is safe still.
-    let folder = |path: &Path| match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => parent.to_path_buf(),
-        None => PathBuf::from("."),
-    };
-    let folders: BTreeSet<PathBuf> = files.iter().map(|(path, _)| folder(path)).collect();
+    let parents = files.iter().filter_map(|(path, _)| path.parent());
+    let folders: BTreeSet<&Path> =
+        parents.map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent }).collect();
     for folder in folders.into_iter().filter_map(|folder| File::open(folder).ok()) {
         let _ = folder.sync_all();
     }

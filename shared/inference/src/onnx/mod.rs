@@ -12,17 +12,17 @@ mod layout;
 mod messages;
 #[cfg(test)]
 mod operator_tests;
+mod overlaps;
 mod read;
 mod resizing;
-mod windows;
 
 pub use convolutions::{Convolution, Pool};
 pub use graph::{Attribute, Dim, Graph, Value};
 pub use half::with_half_weights;
 pub use layout::Padding;
+pub use overlaps::has_overlapping_windows;
 pub use read::{Model, Port};
 pub use resizing::Interpolation;
-pub use windows::has_overlapping_windows;
 
 /// ONNX operator set of the graphs that are written here.
 pub const OPSET: i64 = 21;

@@ -1,4 +1,4 @@
-//! Transposed convolutions whose windows overlap, of which cuDNN makes sums in no fixed order.
+//! Transposed convolutions whose windows overlap: the one thing that graphs have whose runs cuDNN did not repeat bit by bit.
 
 use prost::Message;
 
