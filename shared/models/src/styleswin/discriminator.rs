@@ -8,7 +8,10 @@ use tch::Kind;
 use tch::{Tensor, no_grad};
 
 use super::network::leaky;
-use crate::{noise, training::on_device};
+use crate::{
+    noise,
+    training::{channels_last, on_device},
+};
 
 /// Convolution of the image, residual blocks down to the coarsest scale, the batch's deviation as one more feature, two matrices:
 /// f32 `[N, channels, side, side]` to logits f32 `[N, 1]`.
@@ -66,7 +69,9 @@ impl Discriminator {
             } else {
                 vec![0.0; count as usize]
             };
-            tensors.insert(name, on_device(&values).reshape(shape).set_requires_grad(true));
+            let tensor = on_device(&values).reshape(&shape);
+            let tensor = if shape.len() == 4 { channels_last(&tensor) } else { tensor };
+            tensors.insert(name, tensor.set_requires_grad(true));
         }
         let mut new = Self { widths, tensors, left, right: BTreeMap::new() };
         new.iterate();
@@ -160,7 +165,7 @@ impl Normalised<'_> {
 
     /// As [`Discriminator::forward`].
     pub(super) fn forward(&self, images: &Tensor) -> Tensor {
-        let mut x = leaky(&self.convolve(images, "image"));
+        let mut x = leaky(&self.convolve(&side_by_side(images), "image"));
         for at in 1..self.of.widths.len() {
             let inner = leaky(&self.convolve(&x, &format!("block{at}.first")));
             let inner = halve(&leaky(&self.convolve(&inner, &format!("block{at}.second"))));
@@ -182,6 +187,13 @@ pub(super) fn penalty(discriminator: &Normalised<'_>, images: &Tensor) -> Tensor
     let logits = discriminator.forward(&images).sum(images.kind());
     let gradient = Tensor::run_backward(&[logits], &[&images], true, true);
     gradient[0].square().sum(images.kind()) * (0.5 / images.size()[0] as f64)
+}
+
+/// The images with their channels side by side in memory, which each convolution then keeps. One channel must be told so: its layout is
+/// either.
+fn side_by_side(images: &Tensor) -> Tensor {
+    let laid_out = images.permute([0, 2, 3, 1]);
+    laid_out.contiguous().flatten(0, -1).view(&laid_out.size()[..]).permute([0, 3, 1, 2])
 }
 
 /// Mean of every square of two by two pixels.
