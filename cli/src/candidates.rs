@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (path, modality) = (&arguments.background, arguments.modality.modality());
     let name = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(failure::refused)?;
-    let mut plane = read(&bytes, &name, modality, None).map_err(failure::refused)?;
+    let mut plane = read(&bytes, &name, modality).map_err(failure::refused)?;
     plane.spacing = plane.spacing.or(arguments.spacing_mm.map(Spacing::square));
     let spacing = usable_spacing(&plane, &name, "give --spacing-mm").map_err(failure::refused)?;
 
@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let environment = fleet.environment();
     let (found, candidates) = Locator::open(&environment, &unet, arguments.location, models, modality)?
-        .candidates(&plane, spacing, arguments.diameter_mm, arguments.count)
+        .candidates(&plane, spacing, None, arguments.diameter_mm, arguments.count)
         .map_err(|error| failure::refused(anyhow!(error).context(name.clone())))?;
     if let Some(png) = &arguments.png {
         let greatest = candidates.map.data().iter().copied().fold(f32::MIN_POSITIVE, f32::max);

@@ -95,6 +95,46 @@ async fn a_worker_finds_what_the_command_finds_and_it_can_be_pinned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn candidates_in_an_images_own_pixels_can_be_pinned_in_its_geometry() {
+    let bench = Bench::new();
+    // Furnishes the store.
+    assert_eq!(shown(&bench, &slice(8), &[]).0, Some(0));
+    let fleet = Fleet::open(&bench);
+    fleet.upload("a.dcm", fs::read(slice(8)).unwrap()).await;
+    // Pixels of the source are the smaller ones, then the larger ones.
+    for side in [256, 768] {
+        let size = json!({ "width": side, "height": side });
+        let wanted = json!({ "version": 1, "input": "mine/a.dcm", "diameter_mm": 12.0, "count": 3, "size": size,
+            "geometry": "source" });
+        let found = fleet.candidates(wanted.clone()).await.unwrap();
+        assert_eq!((found["width"].as_u64(), found["height"].as_u64()), (Some(512), Some(512)));
+        let positions = found["candidates"].as_array().unwrap();
+        assert!((1..=3).contains(&positions.len()), "{found}");
+        // Those of the plane in which lesions are placed, in other pixels: the spacing as well.
+        let mut of_plane = wanted;
+        of_plane.as_object_mut().unwrap().remove("geometry");
+        let of_plane = fleet.candidates(of_plane).await.unwrap();
+        let scale = 512.0 / f64::from(side);
+        let spacing = |found: &Value| found["spacing_mm"][0].as_f64().unwrap();
+        assert!((spacing(&found) * scale - spacing(&of_plane)).abs() < 1e-9, "{found} {of_plane}");
+        let share = found["allowed_px"].as_f64().unwrap() / of_plane["allowed_px"].as_f64().unwrap() / (scale * scale);
+        assert!((0.97..1.03).contains(&share), "{share}");
+        for position in positions {
+            let pinned = json!({ "version": 1, "kind": "synthesise", "count": 1, "inputs": "mine", "size": size,
+                "lesions": { "count": { "min": 1, "max": 1 }, "diameter_mm": { "min": 6.0, "max": 7.0 } },
+                "placement": { "positions": [[position["x"], position["y"]]] }, "output": { "geometry": "source" } });
+            let made = fleet.work(parse::json(&pinned.to_string()).unwrap()).await.unwrap();
+            assert!(made.failures.is_empty(), "{:?}", made.failures);
+            let lesion = &made.images[0].lesions[0];
+            assert!(lesion.pinned);
+            for (centre, position) in lesion.centre.iter().zip([&position["x"], &position["y"]]) {
+                assert!((centre - position.as_f64().unwrap()).abs() <= 2.0 * scale.max(1.0), "{:?}", lesion.centre);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_detector_proposes_candidates_and_is_named() {
     let bench = Bench::new();
     let found = |more: &[&str]| {

@@ -18,16 +18,16 @@ impl Run for FindCandidates {
         let (request, mut clock) = (&self.request, Clock::default());
         let locator = Locator::open(environment, &self.unet, request.location, models, request.modality)?;
         context.progress(Stage::Inputs, 0, 1);
-        let (plane, spacing) = clock.time(Stage::Inputs, || {
+        let (plane, geometry, spacing) = clock.time(Stage::Inputs, || {
             let (name, bytes) = fetch(environment, &self.input)?;
-            let plane = candidates::read(&bytes, name, request.modality, Some(&request.size))?;
+            let (plane, geometry) = candidates::read_for(request, &bytes, name)?;
             let spacing = candidates::usable_spacing(&plane, name, "give size.spacing_mm in the request")?;
-            Ok::<_, Failure>((plane, spacing))
+            Ok::<_, Failure>((plane, geometry, spacing))
         })?;
         context.check()?;
         context.progress(Stage::Placement, 0, 1);
         let (found, _) = clock.time(Stage::Placement, || {
-            locator.candidates(&plane, spacing, request.diameter_mm, request.count as usize)
+            locator.candidates(&plane, spacing, geometry.as_ref(), request.diameter_mm, request.count as usize)
         })?;
         Ok(Success { candidates: Some(found), stages: clock.timings(), ..Success::default() })
     }

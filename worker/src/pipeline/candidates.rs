@@ -7,10 +7,10 @@ use hiresmed_compositing::placement::{Candidates, Placer, Rules};
 use hiresmed_imaging::{Mask, Plane, Spacing, Window};
 use hiresmed_protocol::{
     outcome::{Candidate, FoundCandidates, Stage},
-    request::{Modality, Size},
+    request::{self, Modality},
 };
 
-use super::{Locator, inputs::to_size, placement::border_px};
+use super::{Geometry, Locator, inputs::for_networks, placement::border_px};
 use crate::jobs::Failure;
 
 /// Distances of pixel centres in millimetres that can be used, as in requests.
@@ -24,17 +24,20 @@ pub(super) fn window(modality: Modality) -> Window {
     }
 }
 
-/// The image in `bytes`, in [-1, 1], at `size` as the source of a request of that size; without one as it is. `name` stands for
-/// the file in errors.
+/// The image in `bytes`, in [-1, 1], as it is. `name` stands for the file in errors.
 ///
 /// # Errors
-/// Permanent where it cannot be decoded correctly, is of another modality, or cannot be brought to the size.
-pub fn read(bytes: &[u8], name: &str, modality: Modality, size: Option<&Size>) -> Result<Plane, Failure> {
-    let plane = super::decode(bytes, name, window(modality), modality)?;
-    match size {
-        Some(size) => to_size(plane, size, name),
-        None => Ok(plane),
-    }
+/// Permanent where it cannot be decoded correctly, or is of another modality.
+pub fn read(bytes: &[u8], name: &str, modality: Modality) -> Result<Plane, Failure> {
+    super::decode(bytes, name, window(modality), modality)
+}
+
+/// The image that a request is for, as the source of a synthesis request of that size and geometry.
+///
+/// # Errors
+/// Those of [`read`]; permanent where it cannot be brought to the size.
+pub fn read_for(wanted: &request::Candidates, bytes: &[u8], name: &str) -> Result<(Plane, Option<Geometry>), Failure> {
+    for_networks(read(bytes, name, wanted.modality)?, &wanted.size, wanted.geometry, name)
 }
 
 /// The distance of an image's pixel centres, if it can be used. `name` stands for the file in errors, `next` says how to give
@@ -57,7 +60,8 @@ pub fn usable_spacing(plane: &Plane, name: &str, next: &str) -> Result<Spacing, 
 
 impl Locator {
     /// C_final of equation 16 for a round lesion of `diameter_mm` in `plane`, an image in [-1, 1] with pixels `spacing` apart,
-    /// and its `count` likeliest positions. The rules are those of a synthesis request that says nothing of them.
+    /// and its `count` likeliest positions: in pixels of `plane`, or of the source that is fitted into it. The rules are those of a
+    /// synthesis request that says nothing of them.
     ///
     /// # Errors
     /// Permanent where a model refuses the image, no body is found in it, or the lesion fits nowhere.
@@ -65,30 +69,50 @@ impl Locator {
         &self,
         plane: &Plane,
         spacing: Spacing,
+        geometry: Option<&Geometry>,
         diameter_mm: f64,
         count: usize,
     ) -> Result<(FoundCandidates, Candidates), Failure> {
-        let anatomy = self.anatomy(plane)?;
+        let anatomy = match geometry {
+            Some(geometry) => self.anatomy(&geometry.in_air(plane.clone()))?.of_content(geometry),
+            None => self.anatomy(plane)?,
+        };
         let spacing_mm = (spacing.row_mm * spacing.column_mm).sqrt();
         let diameter_px = diameter_mm / spacing_mm;
-        let rules = Rules { border_px: border_px(spacing_mm), ..Rules::default() };
+        let least_px = geometry.map_or(0, Geometry::margin_px);
+        let rules = Rules { border_px: border_px(spacing_mm).max(least_px), ..Rules::default() };
         let candidates = Placer::new(anatomy.scene(), rules)
             .and_then(|placer| placer.candidates(&disc(diameter_px)))
             .map_err(|error| {
             let error = anyhow::Error::new(error).context(format!("a lesion of {diameter_mm} mm"));
             Failure::permanent(Stage::Placement, error)
         })?;
-        let peaks = candidates.peaks(count, diameter_px.ceil() as usize);
+        let peaks = candidates.peaks(count, (diameter_px.ceil() as usize).max(least_px));
+        let peaks = peaks.into_iter().map(|peak| ((peak.x, peak.y), peak.weight));
+        type Positions = Vec<((usize, usize), f64)>;
+        let (size, spacing, allowed, positions): (_, _, _, Positions) = match geometry {
+            None => ((plane.width(), plane.height()), spacing, candidates.allowed.area(), peaks.collect()),
+            Some(geometry) => {
+                // A position is a whole pixel of the source. Where those are the larger ones, a lesion that is pinned to it comes to lie
+                // beside the peak, where there must be room as well.
+                let has_room = |(x, y): (usize, usize)| {
+                    let pinned = geometry.content_pixel([x as f64, y as f64]);
+                    pinned.is_some_and(|(x, y)| candidates.map.at(x, y) > 0.0)
+                };
+                let positions = peaks.map(|(at, weight)| (geometry.pixel(at), weight));
+                let positions = positions.filter(|(at, _)| has_room(*at)).collect();
+                let allowed = geometry.mask(&candidates.allowed).area();
+                ((geometry.columns, geometry.rows), geometry.spacing, allowed, positions)
+            }
+        };
+        let candidate = |((x, y), weight)| Candidate { x: x as u32, y: y as u32, weight };
         let found = FoundCandidates {
-            width: plane.width() as u32,
-            height: plane.height() as u32,
+            width: size.0 as u32,
+            height: size.1 as u32,
             spacing_mm: [spacing.row_mm, spacing.column_mm],
             diameter_mm,
-            allowed_px: candidates.allowed.area() as u64,
-            candidates: peaks
-                .into_iter()
-                .map(|peak| Candidate { x: peak.x as u32, y: peak.y as u32, weight: peak.weight })
-                .collect(),
+            allowed_px: allowed as u64,
+            candidates: positions.into_iter().map(candidate).collect(),
         };
         Ok((found, candidates))
     }

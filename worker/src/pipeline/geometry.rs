@@ -69,12 +69,22 @@ impl Geometry {
 
     /// `plane` with air around the content: what lies there is neither body nor a place for a lesion.
     pub fn in_air(&self, plane: Plane) -> Plane {
-        if (self.content.width, self.content.height) == (plane.width(), plane.height()) {
+        if self.fills(&plane) {
             return plane;
         }
         let mut air = Plane::filled(plane.width(), plane.height(), -1.0).with_spacing(plane.spacing);
         air.paste(&plane.cropped(&self.content), self.content.left, self.content.top);
         air
+    }
+
+    /// The part of `plane` that shows the source.
+    pub fn of_content(&self, plane: Plane) -> Plane {
+        if self.fills(&plane) { plane } else { plane.cropped(&self.content) }
+    }
+
+    /// Whether `plane`, of the request's size, shows the source and nothing around it.
+    pub fn fills(&self, plane: &Plane) -> bool {
+        (self.content.width, self.content.height) == (plane.width(), plane.height())
     }
 
     /// Distance of pixel centres in the plane: that which makes the content's extent the source's.
@@ -92,6 +102,11 @@ impl Geometry {
         across.max(down).max(1.0)
     }
 
+    /// How far lesions are from each other and from the image's edge at least, in pixels of the content: two of the source's.
+    pub fn margin_px(&self) -> usize {
+        (2.0 * self.source_pixel()).ceil() as usize
+    }
+
     /// The pixel of the content at a `position` [x, y] in pixels of the source; none outside of it.
     pub fn content_pixel(&self, [x, y]: [f64; 2]) -> Option<(usize, usize)> {
         let inside = |at: f64, from: usize, to: usize| {
@@ -99,6 +114,13 @@ impl Geometry {
             (at >= 0.0 && at < to as f64).then_some(at as usize)
         };
         Some((inside(x, self.columns, self.content.width)?, inside(y, self.rows, self.content.height)?))
+    }
+
+    /// The pixel of the source that has the middle of a pixel of the content in it: where the source's pixels are no larger, the way
+    /// back of [`content_pixel`](Self::content_pixel).
+    pub fn pixel(&self, (x, y): (usize, usize)) -> (usize, usize) {
+        let holding = |at: usize, from: usize, to: usize| (2 * at + 1) * to / (2 * from);
+        (holding(x, self.content.width, self.columns), holding(y, self.content.height, self.rows))
     }
 
     /// An image of the content, in the source's pixels; a cubic overshoots, and nothing is clamped.
@@ -216,6 +238,24 @@ mod tests {
             let allowed = 0.02 + 0.1 * coarser as f32 * steepest.fold(0.0, f32::max);
             let worst = back.data().iter().zip(plane.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < allowed, "{case}: {worst} where {allowed} is allowed");
+        }
+    }
+
+    #[test]
+    fn the_pixel_of_the_source_leads_back_to_that_of_the_content() {
+        for (width, height, column_mm, row_mm) in SOURCES {
+            let plane = source(width, height, Spacing { row_mm, column_mm });
+            let (_, geometry) = Geometry::fit(plane, &size(128, 96, None), "").unwrap();
+            let larger = geometry.source_pixel() > 1.0;
+            for at in (0..geometry.content.width).map(|x| (x, x % geometry.content.height)) {
+                let (x, y) = geometry.pixel(at);
+                let back = geometry.content_pixel([x as f64, y as f64]).unwrap();
+                let away = back.0.abs_diff(at.0).max(back.1.abs_diff(at.1)) as f64;
+                assert!(
+                    away <= if larger { (geometry.source_pixel() + 1.0) / 2.0 } else { 0.0 },
+                    "{at:?} {back:?} {geometry:?}"
+                );
+            }
         }
     }
 

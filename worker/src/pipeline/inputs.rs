@@ -36,14 +36,25 @@ impl Pipeline {
     pub fn input(&self, environment: &Environment, object: &Object) -> Result<Source, Failure> {
         let (name, bytes) = fetch(environment, object)?;
         let plane = decode(&bytes, name, self.autoencoder.window(), self.request.modality)?;
-        let (plane, geometry) = match self.request.output.geometry {
-            request::Geometry::Request => (to_size(plane, &self.request.size, name)?, None),
-            request::Geometry::Source => {
-                Geometry::fit(plane, &self.request.size, name).map(|(plane, geometry)| (plane, Some(geometry)))?
-            }
-        };
+        let (plane, geometry) = for_networks(plane, &self.request.size, self.request.output.geometry, name)?;
         let spacing = plane.spacing.ok_or_else(|| no_spacing(name))?;
         Ok(Source { plane, spacing, geometry, sha256: object.sha256 })
+    }
+}
+
+/// A source as the networks see it, of the request's size, with its own geometry where that is wanted. `name` stands for it in errors.
+///
+/// # Errors
+/// Permanent where it cannot be brought to the size, or would be cropped and its own geometry is wanted.
+pub(super) fn for_networks(
+    plane: Plane,
+    size: &Size,
+    geometry: request::Geometry,
+    name: &str,
+) -> Result<(Plane, Option<Geometry>), Failure> {
+    match geometry {
+        request::Geometry::Request => Ok((to_size(plane, size, name)?, None)),
+        request::Geometry::Source => Geometry::fit(plane, size, name).map(|(plane, geometry)| (plane, Some(geometry))),
     }
 }
 

@@ -48,6 +48,19 @@ pub struct Anatomy {
 }
 
 impl Anatomy {
+    /// Without what lies around the source's content.
+    pub fn of_content(self, geometry: &Geometry) -> Self {
+        if geometry.fills(&self.weights) {
+            return self;
+        }
+        let content = &geometry.content;
+        Self {
+            weights: self.weights.cropped(content),
+            permissible: self.permissible.cropped(content),
+            body: self.body.cropped(content),
+        }
+    }
+
     /// As placement wants it.
     pub fn scene(&self) -> placement::Scene<'_> {
         placement::Scene { weights: &self.weights, permissible: &self.permissible, body: &self.body }
@@ -186,7 +199,7 @@ impl Pipeline {
     /// from the image's edge.
     fn rules(&self, spacing_mm: f64, geometry: Option<&Geometry>) -> Rules {
         let wanted = &self.request.placement;
-        let least_px = geometry.map_or(0, |geometry| (2.0 * geometry.source_pixel()).ceil() as usize);
+        let least_px = geometry.map_or(0, Geometry::margin_px);
         Rules {
             rule: match wanted.rule {
                 Rule::Footprint => placement::Rule::Footprint,

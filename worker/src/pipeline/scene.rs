@@ -23,11 +23,9 @@ pub struct Scene {
 impl Scene {
     /// Without what lies around the source's content, where that is not delivered: a lesion's place is in the source.
     pub fn of_content(mut self) -> Self {
-        let Some(Geometry { content, .. }) = self.geometry else { return self };
-        let (plane, Anatomy { weights, permissible, body }) = (&mut self.background.plane, &mut self.anatomy);
-        if (content.width, content.height) != (plane.width(), plane.height()) {
-            (*plane, *weights) = (plane.cropped(&content), weights.cropped(&content));
-            (*permissible, *body) = (permissible.cropped(&content), body.cropped(&content));
+        if let Some(geometry) = &self.geometry {
+            self.background.plane = geometry.of_content(self.background.plane);
+            self.anatomy = self.anatomy.of_content(geometry);
         }
         self
     }

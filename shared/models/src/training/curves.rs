@@ -2,12 +2,16 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::{
-    ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries, RGBColor, SVGBackend,
-    TextStyle, WHITE,
+    ChartBuilder, Color, DrawingArea, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries, PathElement, RGBColor,
+    SVGBackend, Text, TextStyle, WHITE,
 };
 
 /// Size of a panel, pixels.
 const PANEL: (u32, u32) = (320, 200);
+/// Width that a picture with named lines has beside each panel for their names, pixels.
+const NAMES: u32 = 120;
+/// Height of a name, pixels.
+const NAME: i32 = 15;
 /// Panels of a row.
 const COLUMNS: usize = 3;
 /// Values that are all positive and span more than this get a logarithmic axis.
@@ -42,11 +46,14 @@ pub fn draw(panels: &[Panel]) -> Result<String, String> {
     let (columns, rows) = (COLUMNS.min(panels.len()).max(1), panels.len().div_ceil(COLUMNS).max(1));
     let mut text = String::new();
     {
-        let size = (PANEL.0 * columns as u32, PANEL.1 * rows as u32);
+        let names = if panels.iter().any(|panel| panel.names().next().is_some()) { NAMES } else { 0 };
+        let size = ((PANEL.0 + names) * columns as u32, PANEL.1 * rows as u32);
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
         area.fill(&WHITE).map_err(|error| error.to_string())?;
         for (panel, place) in panels.iter().zip(area.split_evenly((rows, columns))) {
-            panel.draw(&place).map_err(|error| error.to_string())?;
+            // Beside the curves, which would lie below them.
+            let (place, beside) = place.split_horizontally(PANEL.0);
+            panel.draw(&place).and_then(|()| panel.draw_names(&beside)).map_err(|error| error.to_string())?;
         }
         area.present().map_err(|error| error.to_string())?;
     }
@@ -58,6 +65,21 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 impl Panel {
     fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         self.lines.iter().flat_map(|(_, points)| points.iter().copied())
+    }
+
+    /// Names of lines, with their colours.
+    fn names(&self) -> impl Iterator<Item = (&str, RGBColor)> {
+        let lines = self.lines.iter().zip(COLOURS.iter().cycle());
+        lines.filter(|((name, _), _)| !name.is_empty()).map(|((name, _), colour)| (name.as_str(), *colour))
+    }
+
+    fn draw_names(&self, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
+        // Below the title, as the curves begin.
+        for ((name, colour), y) in self.names().zip((30..).step_by(NAME as usize)) {
+            area.draw(&PathElement::new([(0, y), (14, y)], colour.stroke_width(2)))?;
+            area.draw(&Text::new(name.to_owned(), (19, y - 5), ("sans-serif", 11)))?;
+        }
+        Ok(())
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
@@ -82,19 +104,8 @@ impl Panel {
                 mesh.x_desc(&self.across).x_labels(4).y_labels(5).label_style(style.clone()).axis_desc_style(style);
                 mesh.x_label_formatter(&|x| short(*x)).y_label_formatter(&height);
                 mesh.light_line_style(WHITE).bold_line_style(RGBColor(225, 225, 225)).draw()?;
-                for ((name, points), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
-                    let line = LineSeries::new(points.iter().copied(), colour.stroke_width(1));
-                    let series = chart.draw_series(line)?;
-                    if !name.is_empty() {
-                        let (name, colour) = (name.clone(), *colour);
-                        series.label(name).legend(move |(x, y)| {
-                            plotters::element::PathElement::new(vec![(x, y), (x + 14, y)], colour.stroke_width(2))
-                        });
-                    }
-                }
-                if self.lines.iter().any(|(name, _)| !name.is_empty()) {
-                    let mut labels = chart.configure_series_labels();
-                    labels.background_style(WHITE.mix(0.8)).label_font(("sans-serif", 11)).draw()?;
+                for ((_, points), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+                    chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(1)))?;
                 }
             }};
         }

@@ -3,14 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Location, Modality, Size, default_alias, is_ct};
+use super::{Geometry, Location, Modality, Size, default_alias, is_ct};
 use crate::ids::Digest;
 
 /// The likeliest positions of a lesion in an image of the site (paper, equation 16), to pin positions to.
 ///
-/// Positions are in pixels of the image at `size`, as those of a synthesis request of the same size whose `output.geometry` is
-/// `request`. Somebody waits for them:
-/// the class is always `interactive`.
+/// Positions are those of a synthesis request of the same `size` and `output.geometry`. Somebody waits for them: the class is always
+/// `interactive`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Candidates {
@@ -28,6 +27,9 @@ pub struct Candidates {
     /// The size to which the image is brought. Default 512 x 512.
     #[serde(default)]
     pub size: Size,
+    /// In whose pixels positions are: those of `size`, or the image's own, which is then fitted into `size` as a whole. Default `request`.
+    #[serde(default, skip_serializing_if = "Geometry::is_request")]
+    pub geometry: Geometry,
     /// Longest in-plane diameter of the lesion in millimetres, 1 to 200: its whole footprint must be allowed. Default 8.
     #[serde(default = "diameter_mm")]
     pub diameter_mm: f64,

@@ -408,7 +408,7 @@ pub enum Geometry {
 }
 
 impl Geometry {
-    fn is_request(&self) -> bool {
+    pub(super) fn is_request(&self) -> bool {
         *self == Self::Request
     }
 }
