@@ -6,6 +6,7 @@ use std::io::Write;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use crate::{Error, Fault};
 
@@ -29,11 +30,16 @@ const FLUSHED_TOGETHER: usize = 16;
 pub fn write_all_atomically(files: &[(&Path, &[u8])]) -> Result<(), Error> {
     let write = |(path, bytes): (&Path, &[u8])| write(path, bytes).map_err(|error| Error::new(path, Fault::Io(error)));
     for files in files.chunks(FLUSHED_TOGETHER) {
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let (last, others) = files.split_last().map_or((None, files), |(last, others)| (Some(last), others));
-            let others: Vec<_> = others.iter().map(|&file| scope.spawn(move || write(file))).collect();
+            // Where the machine has no thread left, one behind the other.
+            let begin = |file| thread::Builder::new().spawn_scoped(scope, move || write(file)).map_err(|_| write(file));
+            let others: Vec<_> = others.iter().copied().map(begin).collect();
             let last = last.map_or(Ok(()), |&file| write(file));
-            let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let others = others.into_iter().map(|other| match other {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(written) => written,
+            });
             others.chain([last]).collect::<Result<(), Error>>()
         })?;
     }

@@ -139,7 +139,15 @@ const ALWAYS: &[(Tag, VR)] = &[
     (tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, VR::SQ),
     (tags::FRAME_VOILUT_SEQUENCE, VR::SQ),
     (tags::FRAME_CONTENT_SEQUENCE, VR::SQ),
+    (tags::STACK_ID, VR::SH),
     (tags::IN_STACK_POSITION_NUMBER, VR::UL),
+    (tags::DIMENSION_INDEX_VALUES, VR::UL),
+    (tags::DIMENSION_ORGANIZATION_SEQUENCE, VR::SQ),
+    (tags::DIMENSION_ORGANIZATION_UID, VR::UI),
+    (tags::DIMENSION_ORGANIZATION_TYPE, VR::CS),
+    (tags::DIMENSION_INDEX_SEQUENCE, VR::SQ),
+    (tags::DIMENSION_INDEX_POINTER, VR::AT),
+    (tags::FUNCTIONAL_GROUP_POINTER, VR::AT),
     (tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, VR::SQ),
     (tags::FRAME_TYPE, VR::CS),
     (tags::PIXEL_PRESENTATION, VR::CS),
@@ -240,6 +248,7 @@ pub(super) fn terms(tag: Tag) -> &'static [&'static str] {
             &["ISO_10918_1", "ISO_14495_1", "ISO_15444_1", "ISO_15444_15", "ISO_18181_1"]
         }
         tags::PIXEL_PRESENTATION => &["MONOCHROME", "COLOR", "MIXED", "TRUE_COLOR"],
+        tags::DIMENSION_ORGANIZATION_TYPE => &["3D", "3D_TEMPORAL", "TILED_FULL", "TILED_SPARSE"],
         tags::VOLUMETRIC_PROPERTIES => &["VOLUME", "SAMPLED", "DISTORTED", "MIXED"],
         tags::PATIENT_SEX => &["M", "F", "O"],
         tags::RESCALE_TYPE | tags::MODALITY_LUT_TYPE => &["HU", "US", "OD", "PCT", "Z_EFF", "ED", "EDW"],

@@ -227,6 +227,7 @@ impl Writer<'_> {
             VR::SS => reader.numbers(i16::from_le_bytes).map(|all| PrimitiveValue::I16(all.into())),
             VR::OW => reader.numbers(u16::from_le_bytes).map(|all| PrimitiveValue::U16(all.into())),
             VR::UL => reader.numbers(u32::from_le_bytes).map(|all| PrimitiveValue::U32(all.into())),
+            VR::AT => reader.pointers().map(|all| PrimitiveValue::Tags(all.into())),
             VR::FD => reader.numbers(f64::from_le_bytes).map(|all| PrimitiveValue::F64(all.into())),
             _ => Text::of(bytes).and_then(|text| text.checked(tag, vr)).map(PrimitiveValue::from),
         };

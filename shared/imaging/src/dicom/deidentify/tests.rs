@@ -154,6 +154,53 @@ fn what_says_how_to_read_the_pixels_stays() {
 }
 
 #[test]
+fn the_dimensions_of_frames_stay_with_another_uid() {
+    let sequence = |tag, items: Vec<InMemDicomObject>| DataElement::new(tag, VR::SQ, DataSetSequence::from(items));
+    let uid = || DataElement::new(tags::DIMENSION_ORGANIZATION_UID, VR::UI, PrimitiveValue::from(format!("{ROOT}.6")));
+    let index = |to| {
+        InMemDicomObject::from_element_iter([
+            DataElement::new(tags::DIMENSION_INDEX_POINTER, VR::AT, PrimitiveValue::Tags(smallvec![to])),
+            DataElement::new(
+                tags::FUNCTIONAL_GROUP_POINTER,
+                VR::AT,
+                PrimitiveValue::Tags(smallvec![tags::FRAME_CONTENT_SEQUENCE]),
+            ),
+            uid(),
+        ])
+    };
+    let content = InMemDicomObject::from_element_iter([
+        DataElement::new(tags::STACK_ID, VR::SH, PrimitiveValue::from("1")),
+        DataElement::new(tags::IN_STACK_POSITION_NUMBER, VR::UL, PrimitiveValue::from(7u32)),
+        DataElement::new(tags::DIMENSION_INDEX_VALUES, VR::UL, PrimitiveValue::U32(smallvec![1, 7])),
+    ]);
+    let frame = InMemDicomObject::from_element_iter([sequence(tags::FRAME_CONTENT_SEQUENCE, vec![content])]);
+    let mut object = dicom_object::from_reader(&slice(&tissue_hu())[..]).unwrap();
+    object.put(sequence(tags::DIMENSION_ORGANIZATION_SEQUENCE, vec![InMemDicomObject::from_element_iter([uid()])]));
+    let pointers = [tags::STACK_ID, tags::IN_STACK_POSITION_NUMBER, Tag(0x0021, 0x1001)];
+    object.put(sequence(tags::DIMENSION_INDEX_SEQUENCE, pointers.map(index).into()));
+    object.put(sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, vec![frame]));
+    let mut bytes = Vec::new();
+    object.write_all(&mut bytes).unwrap();
+
+    let found = run(&bytes, &Policy::default()).unwrap();
+    let object = dicom_object::from_reader(&found.bytes[..]).unwrap();
+    let items = |tag| object.element(tag).unwrap().items().unwrap();
+    let replaced = secret().uid(&format!("{ROOT}.6"));
+    let indices = items(tags::DIMENSION_INDEX_SEQUENCE);
+    let organised = items(tags::DIMENSION_ORGANIZATION_SEQUENCE).iter().chain(indices);
+    for item in organised {
+        assert_eq!(item.element(tags::DIMENSION_ORGANIZATION_UID).unwrap().to_str().unwrap(), replaced);
+    }
+    let pointer = |item: &InMemDicomObject| Some(item.get(tags::DIMENSION_INDEX_POINTER)?.value().to_tag().unwrap());
+    let kept: Vec<_> = indices.iter().map(pointer).collect();
+    assert_eq!(kept, [Some(tags::STACK_ID), Some(tags::IN_STACK_POSITION_NUMBER), None], "a private pointer goes");
+    let frame = &items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)[0];
+    let content = &frame.element(tags::FRAME_CONTENT_SEQUENCE).unwrap().items().unwrap()[0];
+    let values = content.element(tags::DIMENSION_INDEX_VALUES).unwrap().to_multi_int::<u32>().unwrap();
+    assert_eq!((content.element(tags::STACK_ID).unwrap().to_str().unwrap().trim(), values), ("1", vec![1, 7]));
+}
+
+#[test]
 fn what_hides_around_a_scan_goes_and_the_same_image_stays_the_same_file() {
     let uncompressed = slice(&tissue_hu());
     let expected = run(&uncompressed, &Policy::default()).unwrap().bytes;

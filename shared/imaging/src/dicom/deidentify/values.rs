@@ -28,6 +28,14 @@ impl Reader<'_> {
         };
         Some(chunks.map(number).collect())
     }
+
+    /// Attributes that are pointed to (PS3.5 6.2, AT); `None` where one is not of the standard: who made it up may have named it so.
+    pub(super) fn pointers(&self) -> Option<Vec<Tag>> {
+        let halves = self.numbers(u16::from_le_bytes)?;
+        let (pairs, []) = halves.as_chunks() else { return None };
+        let tag = |&[group, element]: &[u16; 2]| Some(Tag(group, element)).filter(|_| group.is_multiple_of(2));
+        pairs.iter().map(tag).collect()
+    }
 }
 
 /// ASCII text.
@@ -69,6 +77,10 @@ impl<'a> Text<'a> {
             VR::DS => all(&|value| value.len() <= 16 && value.parse::<f64>().is_ok_and(f64::is_finite)),
             VR::IS => all(&|value| value.len() <= 12 && value.parse::<i64>().is_ok()),
             VR::AS => return age(self.0),
+            // A number in practice; letters may be a name.
+            VR::SH if tag == tags::STACK_ID => {
+                all(&|value| value.len() <= 16 && value.bytes().all(|byte| byte.is_ascii_digit()))
+            }
             VR::LO | VR::SH => all(&|value| {
                 let longest = if vr == VR::SH { 16 } else { 64 };
                 value.len() <= longest && value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'^')
@@ -109,6 +121,8 @@ mod tests {
         assert_eq!(checked("inf", tags::PIXEL_SPACING, VR::DS), None);
         assert_eq!(checked("12", tags::INSTANCE_NUMBER, VR::IS).as_deref(), Some("12"));
         assert_eq!(checked("Doe", tags::INSTANCE_NUMBER, VR::IS), None);
+        assert_eq!(checked("12", tags::STACK_ID, VR::SH).as_deref(), Some("12"));
+        assert_eq!(checked("DOE12", tags::STACK_ID, VR::SH), None);
         assert_eq!(checked("Doe^Jane", tags::MODALITY, VR::CS), None);
         assert_eq!(
             checked("ORIGINAL\\PRIMARY\\AXIAL", tags::IMAGE_TYPE, VR::CS).as_deref(),
@@ -144,6 +158,16 @@ mod tests {
         assert_eq!(read(&[1, 2, 3, 4], false), Some(vec![0x0201, 0x0403]));
         assert_eq!(read(&[1, 2, 3, 4], true), Some(vec![0x0102, 0x0304]));
         assert_eq!(read(&[1, 2, 3], true), None);
+    }
+
+    #[test]
+    fn pointers_are_to_attributes_of_the_standard() {
+        let read = |bytes: &[u8], big_endian| Reader { bytes, big_endian }.pointers();
+        assert_eq!(read(&[0x20, 0, 0x56, 0x90], false), Some(vec![tags::STACK_ID]));
+        assert_eq!(read(&[0, 0x20, 0x90, 0x56], true), Some(vec![tags::STACK_ID]));
+        assert_eq!(read(&[0x21, 0, 0x56, 0x90], false), None);
+        assert_eq!(read(&[0x20, 0, 0x56], false), None);
+        assert_eq!(read(&[0x20, 0, 0x56, 0x90, 1, 0], false), None);
     }
 
     #[test]
