@@ -184,9 +184,10 @@ impl Training {
             mirror: true,
             shift_px: 4,
         };
-        // Higher rates and their decay: hours of two cores, not days of eight accelerators.
+        // Higher rates and their decay: minutes of two cores, not days of eight accelerators. After five times as many steps on 76 slices
+        // its samples were nearer to those than slices that it never saw: more images bear more steps.
         let ct64 =
-            Self { steps: 4_000, batch: 16, learning_rate: 1.5e-3, least_rate: 0.02, warm_up: 50, ..paper.clone() };
+            Self { steps: 800, batch: 16, learning_rate: 1.5e-3, least_rate: 0.02, warm_up: 50, ..paper.clone() };
         match name {
             "tiny" => Some(Self { steps: 60, batch: 4, learning_rate: 3e-3, warm_up: 5, shift_px: 1, ..ct64 }),
             "ct64" => Some(ct64),
