@@ -140,6 +140,9 @@ fn a_request_for_candidates_is_read_with_and_without_its_kind() {
     assert_eq!((candidates.diameter_mm, candidates.count, candidates.size.width), (8.0, 20, 512));
     assert_eq!((&*candidates.models.unet, &candidates.models.density), ("default", &None));
     assert_eq!((candidates.location, &candidates.models.yolo), (Location::Density, &None));
+    // Not written, so that the ids of requests are what they were before there was a choice.
+    assert_eq!(candidates.geometry, Geometry::Request);
+    assert!(!serde_json::to_string(&candidates).unwrap().contains("geometry"));
     let request = Request::Candidates(candidates);
     assert_eq!((request.name(), request.seed()), (None, 0));
     assert_eq!(parse::json(&request.to_canonical_json()).unwrap(), request);
@@ -163,7 +166,7 @@ fn every_fault_of_a_request_for_candidates_is_named() {
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
     let expected = [
         "`sha256` = 7: must be text",
-        "`seed` = 1: unknown key; known here: version, input, modality, sha256, size, diameter_mm, count, location, models",
+        "`seed` = 1: unknown key; known here: version, input, modality, sha256, size, geometry, diameter_mm, count, location, models",
         "`location` = \"yolo\": must be \"density\", \"detector\" or \"both\"",
         "`input` = \"../b/a.dcm\": must be the key of an image below the site's inputs: 1 to 512 characters",
         "`size.width` = 63: must be a multiple of 8, 64 to 4096 pixels",
