@@ -98,6 +98,7 @@ fn codecs() -> Result<Vec<(String, Vec<u8>)>, Failure> {
             Some("jpg") if deep => ".4.51",
             Some("jpg") => ".4.50",
             Some("jhc") => ".4.201",
+            Some("jxl") => ".4.110",
             _ => ".4.90",
         };
         for &layout in layouts {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the small code streams of `streams/` that the project has no encoder for. Needs `pip install numpy imagecodecs pillow`.
+"""Writes the small code streams of `streams/`, and those of JPEG XL in `tests/fixtures`, that the project has no encoder for. Needs `pip install numpy imagecodecs pillow`.
 
 They are of a made picture, 21 x 13 pixels: a ramp with a circle and some grain."""
 import io
@@ -26,6 +26,20 @@ def pillow(image, kind, **options):
     out = io.BytesIO()
     Image.fromarray(image).save(out, kind, **options)
     return out.getvalue()
+
+
+def jpeg_xl():
+    """Of the images of `tests/dicom_syntaxes.rs`: one of 12 bits, and a smooth one of 8 bits as it is, with loss, from a JPEG, and in colour."""
+    y, x = numpy.mgrid[:32, :40]
+    smooth = (x * 3 + y * 4).astype(numpy.uint8)
+    deep = ((x * 37 + y * 211 + x * y * 5) % 4096).astype(numpy.uint16)
+    code = imagecodecs.jpegxl_encode
+    return {
+        "gradient.jxl": code(deep, lossless=True, bitspersample=12),
+        "smooth-lossy.jxl": code(smooth, distance=1.0),
+        "smooth-from-jpeg.jxl": imagecodecs.jpegxl_encode_jpeg(pillow(smooth, "JPEG", quality=95)),
+        "rgb.jxl": code(numpy.stack([smooth, 255 - smooth, smooth // 2], -1), lossless=True),
+    }
 
 
 def main():
@@ -58,9 +72,11 @@ def main():
         "grey-12.jhc": ht(deep, reversible=True),
         "rgb-8-irreversible.jhc": ht(rgb, reversible=False),
     }
-    for name, stream in streams.items():
-        (folder / name).write_bytes(bytes(stream))
-        print(f"{len(stream):6} {name}")
+    fixtures = folder.parents[1] / "tests" / "fixtures"
+    for place, named in ((folder, streams), (fixtures, jpeg_xl())):
+        for name, stream in named.items():
+            (place / name).write_bytes(bytes(stream))
+            print(f"{len(stream):6} {name}")
 
 
 if __name__ == "__main__":

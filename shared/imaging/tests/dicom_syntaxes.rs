@@ -278,6 +278,7 @@ fn exact_cases() -> Vec<Case> {
         ),
         case("JPEG-LS", "1.2.840.10008.1.2.4.80", split(jpeg_ls())),
         case("JPEG 2000", "1.2.840.10008.1.2.4.90", split(include_bytes!("fixtures/gradient.j2k").to_vec())),
+        case("JPEG XL", "1.2.840.10008.1.2.4.110", split(include_bytes!("fixtures/gradient.jxl").to_vec())),
     ]
 }
 
@@ -317,6 +318,30 @@ fn lossy_jpeg_comes_back_nearly() {
     let (grey, case) = lossy_case();
     let read = read(&file(&case)).unwrap();
     assert!(read.iter().zip(&grey).all(|(&read, &grey)| (read - i64::from(grey)).abs() <= 4));
+}
+
+#[test]
+fn lossy_jpeg_xl_comes_back_nearly_and_colour_as_rgb() {
+    let (grey, base) = lossy_case();
+    let object =
+        |syntax, stream: &[u8]| Case { syntax, pixels: Pixels::Fragments(vec![stream.to_vec()]), ..base.clone() };
+    // A JPEG that was coded again, in the container that it needs, and one of its own kind of loss.
+    for (syntax, stream) in [
+        ("1.2.840.10008.1.2.4.111", &include_bytes!("fixtures/smooth-from-jpeg.jxl")[..]),
+        ("1.2.840.10008.1.2.4.112", &include_bytes!("fixtures/smooth-lossy.jxl")[..]),
+    ] {
+        let read = read(&file(&object(syntax, stream))).unwrap();
+        let worst = read.iter().zip(&grey).map(|(&read, &grey)| (read - i64::from(grey)).abs()).max();
+        assert!(worst <= Some(4), "{syntax}: {worst:?}");
+    }
+    let rgb = include_bytes!("fixtures/rgb.jxl");
+    let colour = Case { photometric: "RGB", samples: 3, ..object("1.2.840.10008.1.2.4.110", rgb) };
+    let expected = grey.iter().flat_map(|&grey| [grey, 255 - grey, grey / 2]).map(i64::from);
+    assert!(read(&file(&colour)).unwrap().into_iter().eq(expected));
+    // What is not as large as the object says, or is cut, is refused.
+    assert!(read(&file(&object("1.2.840.10008.1.2.4.110", rgb))).is_err());
+    let cut = &include_bytes!("fixtures/smooth-lossy.jxl")[..120];
+    assert!(read(&file(&object("1.2.840.10008.1.2.4.112", cut))).is_err());
 }
 
 #[test]

@@ -55,10 +55,13 @@ fn starts_by_table(table: &[u8], fragments: &[&[u8]]) -> Result<Vec<usize>, Faul
         .ok_or_else(|| Fault::Malformed("the basic offset table does not point at fragments".into()))
 }
 
-/// Indices of the fragments that begin a JPEG (SOI), JPEG-LS (SOI) or JPEG 2000 (SOC) code stream.
+/// What code streams begin with: JPEG and JPEG-LS (SOI), JPEG 2000 (SOC), JPEG XL, bare and in its container.
+const STARTS: [&[u8]; 4] =
+    [&[0xFF, 0xD8, 0xFF], &[0xFF, 0x4F, 0xFF, 0x51], &[0xFF, 0x0A], &[0, 0, 0, 0x0C, b'J', b'X', b'L', b' ']];
+
+/// Indices of the fragments that begin a code stream.
 fn starts_by_marker(fragments: &[&[u8]]) -> Vec<usize> {
-    let begins =
-        |fragment: &&[u8]| fragment.starts_with(&[0xFF, 0xD8, 0xFF]) || fragment.starts_with(&[0xFF, 0x4F, 0xFF, 0x51]);
+    let begins = |fragment: &&[u8]| STARTS.iter().any(|start| fragment.starts_with(start));
     fragments.iter().enumerate().filter(|(_, fragment)| begins(fragment)).map(|(index, _)| index).collect()
 }
 

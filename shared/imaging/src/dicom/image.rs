@@ -224,7 +224,7 @@ fn layout(
     }
     let expected = match photometric.as_str() {
         "MONOCHROME1" | "MONOCHROME2" | "PALETTE COLOR" => 1,
-        "RGB" | "YBR_FULL" | "YBR_FULL_422" | "YBR_ICT" | "YBR_RCT" => 3,
+        "RGB" | "YBR_FULL" | "YBR_FULL_422" | "YBR_ICT" | "YBR_RCT" | "XYB" => 3,
         other => return Err(Fault::Unsupported(format!("photometric interpretation {other}"))),
     };
     if samples != expected {

@@ -7,6 +7,7 @@ mod jpeg;
 mod jpeg2000;
 mod jpeg_dct;
 pub(super) mod jpeg_ls;
+mod jpeg_xl;
 mod native;
 mod rle;
 
@@ -81,6 +82,7 @@ pub(super) enum Codec {
     Jpeg,
     JpegLs,
     Jpeg2000,
+    JpegXl,
 }
 
 impl Codec {
@@ -108,6 +110,8 @@ impl Codec {
                 | "1.2.840.10008.1.2.4.202"
                 | "1.2.840.10008.1.2.4.203",
             ) => Ok(Self::Jpeg2000),
+            // Lossless, a JPEG coded again, and any.
+            Some("1.2.840.10008.1.2.4.110" | "1.2.840.10008.1.2.4.111" | "1.2.840.10008.1.2.4.112") => Ok(Self::JpegXl),
             Some(other) => Err(Fault::Unsupported(format!("transfer syntax {other}"))),
         }
     }
@@ -119,6 +123,7 @@ impl Codec {
             Self::Jpeg => "JPEG",
             Self::JpegLs => "JPEG-LS",
             Self::Jpeg2000 => "JPEG 2000",
+            Self::JpegXl => "JPEG XL",
         }
     }
 
@@ -137,6 +142,7 @@ impl Codec {
             Self::Jpeg => jpeg::decode(bytes, layout),
             Self::JpegLs => jpeg_ls::decode(bytes, layout),
             Self::Jpeg2000 => jpeg2000::decode(bytes, layout),
+            Self::JpegXl => jpeg_xl::decode(bytes, layout),
         };
         let decoded = reason.map_err(|reason| Fault::Decode { frame: index, codec: self.name(), reason })?;
         let expected = layout.pixels() * layout.samples;
