@@ -6,7 +6,14 @@ use std::{
     process::Command,
 };
 
-use hiresmed_imaging::{dicom, raster};
+use hiresmed_imaging::{
+    Plane, Spacing, Window,
+    dicom::{
+        self,
+        write::{Identity, Syntax, Synthetic},
+    },
+    raster,
+};
 
 use crate::harness::{Bench, Delivered};
 
@@ -84,6 +91,28 @@ fn segments_and_measurements_are_those_of_the_masks_in_every_syntax() {
     let plain = bench.delivery(&id, "explicit");
     assert_eq!((plain.below("labels-seg/"), plain.below("labels-sr/")), (0, 0));
     assert!(plain.manifest.images.iter().all(|image| image.seg.is_none() && image.sr.is_none()));
+}
+
+#[test]
+fn what_is_of_no_modality_is_a_valid_secondary_capture() {
+    let bench = Bench::new();
+    let data = (0..64 * 48).map(|at| (at % 64) as f32 / 32.0 - 1.0).collect();
+    let plane = Plane::new(64, 48, data).with_spacing(Some(Spacing::square(0.7)));
+    for (syntax, name) in [(Syntax::Explicit, "explicit.dcm"), (Syntax::JpegLs, "jpeg-ls.dcm")] {
+        let object = Synthetic {
+            plane: &plane,
+            window: Window::LUNG_CT,
+            identity: Identity { request: "r-1/42", image: 3, object: "composite" },
+            modality: "OT",
+            description: "A synthetic image",
+            body_part: "CHEST",
+            software_version: "0",
+            syntax,
+        };
+        let path = bench.path(name);
+        fs::write(&path, object.to_bytes().unwrap()).unwrap();
+        valid(&path, "SCImage");
+    }
 }
 
 #[test]
