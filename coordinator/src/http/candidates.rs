@@ -148,9 +148,9 @@ pub fn describe_find(operation: TransformOperation<'_>) -> TransformOperation<'_
         .summary("Find where a lesion may go in an image")
         .description(
             "The likeliest positions of a round lesion in an image of the site: inside the body, in no danger zone, by the \
-             spatial prior of lesions, a lesion detector, or both (`location`; equation 16). They are the `placement.positions` of a synthesis request of the same size and \
-             geometry. The image is looked at as it was uploaded; a background that is made \
-             from it may differ by a pixel at the edge of a danger zone. The same body is the same request: sent again, it \
+             spatial prior of lesions, a lesion detector, or both (`location`; equation 16). They are the \
+             `placement.positions` of a synthesis request of the same size and geometry. The image is looked at as it was \
+             uploaded; a background that is made from it may differ by a pixel at the edge of a danger zone. The same body is the same request: sent again, it \
              gives the same answer.",
         )
         .with(problems(&[409, 429]));

@@ -8,21 +8,17 @@ use super::{Colour, Decoded, Layout, same_size};
 const MOST_BITS: u32 = 16;
 
 pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<Decoded<'static>, String> {
-    let most = usize::try_from(layout.limit_bytes).unwrap_or(usize::MAX);
+    let limit = usize::try_from(layout.limit_bytes).unwrap_or(usize::MAX);
     let image = JxlImage::builder()
         .pool(JxlThreadPool::none())
-        .alloc_tracker(AllocTracker::with_limit(most))
+        .alloc_tracker(AllocTracker::with_limit(limit))
         .read(bytes)
         .map_err(|error| error.to_string())?;
-    let header = image.image_header();
-    let format = image.pixel_format();
+    let depth = image.image_header().metadata.bit_depth;
     // Alpha is a sample like another here, and no object has one.
-    same_size(image.width() as usize, image.height() as usize, format.channels(), layout)?;
-    let BitDepth::IntegerSample { bits_per_sample: bits @ 1..=MOST_BITS } = header.metadata.bit_depth else {
-        return Err(format!(
-            "{:?} is not supported, whole numbers of up to {MOST_BITS} bits are",
-            header.metadata.bit_depth
-        ));
+    same_size(image.width() as usize, image.height() as usize, image.pixel_format().channels(), layout)?;
+    let BitDepth::IntegerSample { bits_per_sample: bits @ 1..=MOST_BITS } = depth else {
+        return Err(format!("{depth:?} is not supported, whole numbers of up to {MOST_BITS} bits are"));
     };
     if bits as usize > layout.bits_allocated {
         return Err(format!("{bits} bits a sample, {} are allocated", layout.bits_allocated));
