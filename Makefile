@@ -52,7 +52,7 @@ test: test-tools ## run every test, the ones against libtorch and the end-to-end
 .PHONY: bench
 bench: build trainer-runtime ## measure speed and memory beside PyTorch; the last line is JSON (20 minutes)
 	@tests/peers/install
-	$(environment); cargo build --release --locked -p hiresmed-models --features training --example training_step
+	$(environment); cargo build --release --locked -p hiresmed-models --features training --example steps
 	$(environment); .runtimes/peer-python/bin/python tests/peers/bench.py
 
 SECONDS ?= 300

@@ -19,7 +19,7 @@ import networks
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PROGRAM = ROOT / "target" / "release" / "hiresmed"
-TRAINING = ROOT / "target" / "release" / "examples" / "training_step"
+TRAINING = ROOT / "target" / "release" / "examples" / "steps"
 PYTHON = sys.executable
 CORES = len(os.sched_getaffinity(0))
 ROUNDS = 3
@@ -160,18 +160,18 @@ def own_network(setting, scratch):
 def training():
     """Seconds a step on both sides, in turn."""
     table = {}
-    for model, steps in (("hdfb", 6), ("singan", 12)):
+    for model, kind, preset, steps in (("hdfb", "vqgan", "ct512-light", 6), ("singan", "singan", "paper", 12)):
         rounds = []
         for _ in range(ROUNDS):
             mine, theirs = (
                 last_json(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True,
                                          env=environment()).stdout)
-                for command in ([TRAINING, model, steps, CORES], [PYTHON, HERE / "training.py", model, steps, CORES]))
+                for command in ([TRAINING, kind, preset, steps, "--threads", CORES], [PYTHON, HERE / "training.py", model, steps, CORES]))
             rounds.append((mine, theirs))
         middle = lambda side, key: statistics.median(pair[side][key] for pair in rounds)
         table[model] = {"ratio": statistics.median(mine["seconds"] / theirs["seconds"] for mine, theirs in rounds),
                         "seconds": middle(0, "seconds"), "peer_seconds": middle(1, "seconds"),
-                        "rss_mb": middle(0, "rss_mb"), "peer_rss_mb": middle(1, "rss_mb")}
+                        "peak_mb": middle(0, "peak_mb"), "peer_peak_mb": middle(1, "peak_mb")}
     return table
 
 
@@ -206,7 +206,7 @@ def main():
     print(f"  four images of each background: images/s {statistics.median(own['shared']):.3f}  rounds {ratios('shared')}")
     print("\ntraining step, seconds (peak MB)")
     for model, row in steps.items():
-        print(f"  {model}: {row['seconds']:.4f} ({row['rss_mb']})  PyTorch {row['peer_seconds']:.4f} ({row['peer_rss_mb']})  "
+        print(f"  {model}: {row['seconds']:.4f} ({row['peak_mb']})  PyTorch {row['peer_seconds']:.4f} ({row['peer_peak_mb']})  "
               f"ratio {row['ratio']:.3f}")
     print(f"\nmeasured in {time.perf_counter() - started:.0f} s on {CORES} cores")
     keys = ("images_per_s", "peer_images_per_s", "ratio", "runtime_share", "rss_mb", "peer_rss_mb")

@@ -1,7 +1,7 @@
-"""The training steps of the project in PyTorch eager: same architecture, batch and threads as shared/models/examples/training_step.rs.
+"""The training steps of the project in PyTorch eager: same architecture, batch and threads as shared/models/examples/steps.rs.
 
-usage: training.py hdfb|singan STEPS THREADS; prints {"seconds", "rss_mb"}: the median step, peak resident memory.
-       training.py lesion SIDE STEPS THREADS; prints {"seconds", "iterations_s", "rss_mb"}: what 2,000 iterations of every scale of a SIDE px
+usage: training.py hdfb|singan STEPS THREADS; prints {"seconds", "peak_mb"}: the median step, peak resident memory.
+       training.py lesion SIDE STEPS THREADS; prints {"seconds", "iterations_s", "peak_mb"}: what 2,000 iterations of every scale of a SIDE px
        exemplar take, from the median iteration of each, coarse to fine.
 """
 import json
@@ -154,7 +154,7 @@ def main():
         result = {"seconds": median_step({"hdfb": Hdfb, "singan": Singan}[model](), steps)}
     # As the other side reads it: ru_maxrss of a fresh process can carry its parent's.
     peak = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({**result, "rss_mb": int(peak.split()[1]) // 1024}))
+    print(json.dumps({**result, "peak_mb": int(peak.split()[1]) // 1024}))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ pub struct Slice {
     pub name: String,
     /// The folder that holds the file, relative to the folder that was read; that folder's own name at its top.
     pub series: String,
+    /// Series Instance UID, where a DICOM file says.
+    pub uid: Option<String>,
     /// The file.
     pub path: PathBuf,
     /// Frame of a multi-frame file or slice of a volume, from 0.
@@ -198,6 +200,7 @@ fn read_file_with(path: &Path, options: ReadOptions) -> Result<Vec<Keyed>, Error
     let slice = |name: String, index: usize, plane: Plane, units: Units| Slice {
         name,
         series: series.clone(),
+        uid: None,
         path: path.to_path_buf(),
         index,
         plane,
@@ -232,6 +235,7 @@ fn read_file_with(path: &Path, options: ReadOptions) -> Result<Vec<Keyed>, Error
                     let name = if image.frames() == 1 { name.clone() } else { format!("{name}-f{frame:04}") };
                     let mut slice = slice(name, frame, plane, units);
                     let attributes = &image.attributes;
+                    slice.uid.clone_from(&attributes.series_instance_uid);
                     slice.modality.clone_from(&attributes.modality);
                     slice.view = attributes.view();
                     slice.position_mm = attributes.slice_position_mm();

@@ -2,16 +2,17 @@
 //! "peak_mb", "loss_first", "loss_last"}`; seconds are the median of the timed steps, the peak is of this process's resident memory.
 //!
 //! `cargo run --release -p hiresmed-models --features training --example steps -- KIND PRESET STEPS [--threads N] [--batch N]
-//! [--autoencoder FOLDER] [--precision f32|bf16]`; KIND is unet, yolo, prior, ddpm, styleswin or vqgan, which alone has a precision. The
+//! [--autoencoder FOLDER] [--precision f32|bf16]`; KIND is unet, yolo, prior, ddpm, styleswin, singan or vqgan, which alone has a precision. The
 //! images are made up, as large as the preset takes them; a prior learns the tokens that the autoencoder's package gives for them,
-//! encoded before the first timed step.
+//! encoded before the first timed step; a singan's step is one of the finest scale of an exemplar of 44 x 44. `make bench` and
+//! `tests/peers/bench_steps.py` run the same beside PyTorch.
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use hiresmed_imaging::Plane;
 use hiresmed_models::{
     data::{Label, Region},
-    ddpm, prior, styleswin,
+    ddpm, prior, singan, styleswin,
     training::{self, Dataset, Learner, Sample},
     unet, vqgan, yolo,
 };
@@ -20,6 +21,10 @@ type Fault = Box<dyn std::error::Error>;
 
 /// Images in the data set.
 const IMAGES: usize = 16;
+/// Side of a SinGAN's exemplar, px.
+const EXEMPLAR: usize = 44;
+/// Steps before those that are timed.
+const WARM: u64 = 3;
 
 fn main() -> Result<(), Fault> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +38,9 @@ fn main() -> Result<(), Fault> {
     training::set_threads(number("--threads")?.unwrap_or(1) as i32);
     let autoencoder = options.get("--autoencoder").map(Path::new);
     let precision = options.get("--precision").map(|name| serde_json::from_value((*name).into())).transpose()?;
-    let (mut learner, parameters) = learner(kind, preset, number("--batch")?, autoencoder, precision)?;
+    let steps = steps.parse::<u64>()?.max(1);
+    let (mut learner, parameters, skipped) =
+        learner((kind, preset, steps), number("--batch")?, autoencoder, precision)?;
     let mut losses = Vec::new();
     let mut step = || -> Result<f64, Fault> {
         let started = Instant::now();
@@ -41,9 +48,7 @@ fn main() -> Result<(), Fault> {
         losses.push(learner.step()?.first().map_or(0.0, |(_, value)| *value));
         Ok(started.elapsed().as_secs_f64())
     };
-    let steps = steps.parse::<usize>()?.max(1);
-    // Every view of the made-up images is encoded once, and every kernel chosen.
-    for _ in 0..if kind == "prior" { 4 * IMAGES } else { 3 } {
+    for _ in 0..skipped {
         step()?;
     }
     let mut seconds = (0..steps).map(|_| step()).collect::<Result<Vec<f64>, Fault>>()?;
@@ -57,16 +62,25 @@ fn main() -> Result<(), Fault> {
     Ok(())
 }
 
-/// A learner on made-up images, and how many parameters the network that is exported has.
+/// A learner on made-up images, how many parameters the network that is exported has, and after how many steps the next ones are like
+/// each other: every view of the images is encoded once, every kernel chosen, the finest scale reached.
 fn learner(
-    kind: &str,
-    preset: &str,
+    (kind, preset, steps): (&str, &str, u64),
     batch: Option<usize>,
     autoencoder: Option<&Path>,
     precision: Option<vqgan::Precision>,
-) -> Result<(Box<dyn Learner>, usize), Fault> {
+) -> Result<(Box<dyn Learner>, usize, u64), Fault> {
     let unknown = || format!("{kind} has no preset {preset:?}");
-    Ok(match kind {
+    let (learner, parameters): (Box<dyn Learner>, usize) = match kind {
+        "singan" => {
+            let training = singan::Training::preset(preset).ok_or_else(unknown)?;
+            let training = singan::Training { iterations: steps + WARM, stop: None, ..training };
+            let (image, mask) = (waves(EXEMPLAR, 0), disc(EXEMPLAR, 0));
+            let exemplar = singan::Exemplar { name: "disc".to_owned(), image, mask };
+            let learner = singan::Learner::new(&exemplar, training, 1, None)?;
+            let parameters = learner.config().parameters();
+            (Box::new(learner), parameters)
+        }
         "unet" => {
             let training = unet::Training::preset(preset).ok_or_else(unknown)?;
             let training = unet::Training { batch: batch.unwrap_or(training.batch), ..training };
@@ -126,11 +140,18 @@ fn learner(
             (Box::new(learner), parameters)
         }
         other => {
-            return Err(
-                format!("{other:?} is not timed here; choose unet, yolo, prior, ddpm, styleswin or vqgan").into()
-            );
+            return Err(format!(
+                "{other:?} is not timed here; choose unet, yolo, prior, ddpm, styleswin, singan or vqgan"
+            )
+            .into());
         }
-    })
+    };
+    let skipped = match kind {
+        "prior" => 4 * IMAGES as u64,
+        "singan" => learner.steps_planned() - steps,
+        _ => WARM,
+    };
+    Ok((learner, parameters, skipped))
 }
 
 fn dataset(side: usize) -> Dataset {

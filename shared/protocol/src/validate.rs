@@ -312,7 +312,7 @@ impl Check {
             let path = format!("score_on[{index}]");
             self.source(&path, source);
             if !request.model.is_scored() {
-                let allowed = "must be left out: a vqgan, a unet and a yolo can be scored on images";
+                let allowed = "must be left out: a singan, which has one exemplar, cannot be scored on images";
                 self.fault(&path, format!("{source:?}"), allowed);
             } else if request.data.contains(source) {
                 self.fault(&path, format!("{source:?}"), "must not be trained on: name a source that is not in data");

@@ -3,6 +3,7 @@
 //! Scores are computed in f64, over planes of any unit with an explicit data range. Networks (for LPIPS and for features)
 //! are files that the caller names. This crate knows nothing of the project's own models, of jobs or of the fleet.
 
+pub mod copying;
 pub mod features;
 mod fid;
 pub mod folders;

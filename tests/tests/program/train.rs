@@ -130,6 +130,10 @@ fn a_prior_is_trained_over_the_tokens_of_an_autoencoder_and_names_it() {
     let configuration = &description["configuration"];
     assert_eq!(configuration["autoencoder"], digest("lung-ct-512"));
     assert_eq!(configuration["config"]["codes"], 1024, "the autoencoder's");
+    assert!(description["scores"]["samples_nearest_least"].is_number(), "{description}");
+    let card = fs::read_to_string(folder.join("card.md")).unwrap();
+    assert!(card.contains("## Does it recite") && card.contains("samples.png"), "{card}");
+    assert!(image::open(folder.join("samples.png")).is_ok());
 }
 
 #[test]
@@ -139,6 +143,8 @@ fn finished_models_are_scored_on_what_was_held_out() {
         ("vqgan", None, "psnr_db"),
         ("unet", Some("mask.png"), "dice_held_out"),
         ("yolo", Some("txt"), "ap50_held_out"),
+        ("ddpm", None, "held_out_nearest_least"),
+        ("styleswin", None, "held_out_nearest_least"),
     ] {
         let folder = bench.path(model);
         fs::create_dir_all(&folder).unwrap();
@@ -162,10 +168,13 @@ fn finished_models_are_scored_on_what_was_held_out() {
         let row = rows.as_array().unwrap().iter().find(|row| row["name"] == model).unwrap();
         let card = PathBuf::from(row["card"].as_str().unwrap());
         let text = fs::read_to_string(&card).unwrap();
-        assert!(text.contains("## Held-out scores") && !text.contains("Nobody has scored"), "{text}");
+        let section = if score.contains("nearest") { "## Does it recite" } else { "## Held-out scores" };
+        assert!(text.contains(section) && !text.contains("Nobody has scored"), "{text}");
         let description = fs::read(card.with_file_name("model.json")).unwrap();
         let description: serde_json::Value = serde_json::from_slice(&description).unwrap();
-        assert_eq!(description["scores"]["held_out_images"], 1.0, "{description}");
+        if !score.contains("nearest") {
+            assert_eq!(description["scores"]["held_out_images"], 1.0, "{description}");
+        }
         assert!(description["scores"][score].is_number(), "{description}");
     }
 }

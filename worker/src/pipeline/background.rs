@@ -51,12 +51,7 @@ impl Pipeline {
                  where background.mode is \"sample\""
             ))
         })?;
-        // The view that danger zones and positions were learned on.
-        let (modality, view) = match self.request.modality {
-            Modality::Ct => ("ct", "axial"),
-            Modality::Kub => ("dx", "ap"),
-        };
-        let condition = Condition { modality: Some(modality), view: Some(view) };
+        let condition = condition(self.request.modality);
         let (own, asked) = (prior.sampling(), self.request.background);
         let sampling = Sampling {
             temperature: asked.temperature.map_or(own.temperature, |temperature| temperature as f32),
@@ -77,6 +72,15 @@ impl Pipeline {
         })?;
         Ok(Background { plane, spacing })
     }
+}
+
+/// What a prior is asked for: the view that danger zones and positions were learned on.
+pub(crate) const fn condition(modality: Modality) -> Condition<'static> {
+    let (modality, view) = match modality {
+        Modality::Ct => ("ct", "axial"),
+        Modality::Kub => ("dx", "ap"),
+    };
+    Condition { modality: Some(modality), view: Some(view) }
 }
 
 fn check(plane: &Plane) -> anyhow::Result<()> {

@@ -18,6 +18,9 @@ mod scene;
 use hiresmed_protocol::{ImageIndex, noise, noise::Purpose, request::Synthesise};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
+#[cfg(feature = "training")]
+pub(crate) use background::condition;
+
 pub use self::{
     background::Background,
     clock::Clock,

@@ -23,7 +23,7 @@ const LEAST_SCORE: f32 = 0.001;
 
 /// Held-out images with what a network of their kind should make of them.
 pub(crate) enum HeldOut {
-    /// For an autoencoder: themselves.
+    /// For an autoencoder: themselves. For a model that draws whole images: no copy of what it was trained on.
     Slices(Vec<series::Slice>),
     /// For a U-Net: images in [-1, 1] and the permissible region, above 0.
     Regions(Vec<(Plane, Plane)>),
@@ -39,7 +39,7 @@ impl HeldOut {
     pub(crate) fn read(kind: Kind, preset: &str, folders: &[PathBuf]) -> anyhow::Result<Self> {
         let listed = |faults: Vec<String>| anyhow::anyhow!("held-out images: {}", faults.join("; "));
         let (held, count) = match kind {
-            Kind::Vqgan => {
+            Kind::Vqgan | Kind::Prior | Kind::Ddpm | Kind::Styleswin => {
                 let slices = slices(folders)?;
                 let count = slices.len();
                 (Self::Slices(slices), count)
@@ -61,14 +61,20 @@ impl HeldOut {
                 let count = read.len();
                 (Self::Boxes(read), count)
             }
-            Kind::Singan | Kind::Prior | Kind::Ddpm | Kind::Styleswin => {
-                bail!("a {kind:?} is judged by what it makes, not scored on images")
-            }
+            Kind::Singan => bail!("a {kind:?} is judged by what it makes, not scored on images"),
         };
         if count == 0 {
             bail!("there is no held-out image");
         }
         Ok(held)
+    }
+
+    /// The images themselves, of a kind that has no more.
+    pub(crate) fn into_slices(self) -> Vec<series::Slice> {
+        match self {
+            Self::Slices(slices) => slices,
+            Self::Regions(_) | Self::Boxes(_) => Vec::new(),
+        }
     }
 
     /// The scores of `package`, by the names that a description gives them, with four decimals.
@@ -219,7 +225,8 @@ mod tests {
         let folders = [folder.path().to_path_buf()];
         let read = |kind| HeldOut::read(kind, "tiny", &folders).err().unwrap().to_string();
         assert!(read(Kind::Unet).contains("no held-out image"));
-        assert!(read(Kind::Styleswin).contains("judged by what it makes"));
+        assert!(read(Kind::Singan).contains("judged by what it makes"));
+        assert!(read(Kind::Styleswin).contains("no image"));
         for (kind, beside) in [(Kind::Yolo, "txt"), (Kind::Unet, "mask.png")] {
             for name in ["a", "b"] {
                 std::fs::write(folder.path().join(format!("{name}.png")), "no image").unwrap();

@@ -2,17 +2,21 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::Context as _;
-use hiresmed_inference::{Runtime, SessionOptions, package::Package};
+use anyhow::{Context as _, bail};
+use hiresmed_inference::{
+    Runtime, SessionOptions,
+    package::{CARD_FILE, Kind, Package},
+};
 use hiresmed_models::{
-    training::{Naming, product},
+    training::{self, Naming, product},
     vqgan::Autoencoder,
     weights::Weights,
 };
 
 use super::{
     card::{self, Crop},
-    evaluate::{described, evaluate, fidelity, slices},
+    evaluate::{Held, described, evaluate, fidelity, slices},
+    originality::{Originality, SHEET_FILE, Trial, draws_whole_images},
 };
 
 /// What the package says, and where it goes.
@@ -41,6 +45,27 @@ pub struct PackageOptions {
     /// A crop to show in the card, as NAME:LABEL:X,Y,SIDE with the held-out image's name; may be given several times.
     #[arg(long, num_args = 1..)]
     crop: Vec<Crop>,
+    /// Folder that a model which draws whole images was trained on; may be given several times.
+    #[arg(long, num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// What of these it was not trained on, as in `run`; may be given several times.
+    #[arg(long, num_args = 1..)]
+    hold_out: Vec<String>,
+    /// Folder of the package that decodes a prior's tokens.
+    #[arg(long)]
+    autoencoder: Option<PathBuf>,
+    /// Samples that are held against the images of the training.
+    #[arg(long, default_value_t = Trial::SAMPLES)]
+    samples: u64,
+    /// Steps of a diffusion model's sample.
+    #[arg(long, default_value_t = Trial::STEPS)]
+    sample_steps: usize,
+    /// File for a sheet of samples, each above the training image nearest to it: to look at, and no part of the package.
+    #[arg(long, value_name = "PNG")]
+    nearest: Option<PathBuf>,
+    /// Store large weights in half precision.
+    #[arg(long)]
+    half: bool,
     /// Markdown file with the card's words on limits.
     #[arg(long)]
     limits: Option<PathBuf>,
@@ -49,10 +74,11 @@ pub struct PackageOptions {
     out: PathBuf,
 }
 
-/// Exports the checkpoint, scores the exported graphs on the held-out images and writes the package.
+/// Exports the checkpoint of an autoencoder and scores it on the held-out images, or that of a model which draws whole images and holds
+/// its samples against those that it was trained on, and writes the package.
 ///
 /// # Errors
-/// For a checkpoint that cannot be read or exported, held-out images that cannot be read, and a folder that cannot be
+/// For a checkpoint of another kind or that cannot be read or exported, images that cannot be read, and a folder that cannot be
 /// written.
 pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
     let checkpoint = Weights::read(&options.checkpoint)?;
@@ -63,15 +89,59 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
         licence: options.licence.clone(),
         modality: options.modality.clone(),
     };
-    let product = product(&checkpoint, &naming)?;
+    let mut product = product(&checkpoint, &naming)?;
+    if options.half {
+        product = product.with_half_weights()?;
+    }
     let (mut draft, mut files) = (product.draft, product.files);
+    let limits = match &options.limits {
+        None => String::new(),
+        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+    };
 
-    // The scores are those of the graphs that are shipped, through the runtime that runs them.
+    // What is judged are the graphs that are shipped, through the runtime that runs them.
     let scratch = tempfile::tempdir().context("no temporary folder can be made")?;
     let bare = Package::write(scratch.path(), draft.clone(), &borrowed(&files))?;
-    let model = Autoencoder::open(&bare, &Runtime::load()?, &SessionOptions::default())?;
-    let held = evaluate(&model, slices(&options.held_out)?)?;
-    for held in &held {
+    let card = match draft.kind {
+        Kind::Vqgan | Kind::VqganResidual => {
+            let model = Autoencoder::open(&bare, &Runtime::load()?, &SessionOptions::default())?;
+            let held = evaluate(&model, slices(&options.held_out)?)?;
+            log(&held);
+            draft.scores = described(fidelity(&held), held.len());
+            if let Some(sheet) = card::crops(&held, &options.crop)? {
+                files.push(("crops.png".to_owned(), sheet));
+            }
+            card::text(&draft, &checkpoint, &held, &options.crop, &limits)?
+        }
+        kind if draws_whole_images(kind) => {
+            let trial = Trial {
+                folders: &options.data,
+                hold_out: &options.hold_out,
+                autoencoder: options.autoencoder.as_deref(),
+                samples: options.samples,
+                steps: options.sample_steps,
+            };
+            let originality = Originality::of(&bare, &trial, &slices(&options.held_out)?)?;
+            draft.scores = originality.scores();
+            files.push((SHEET_FILE.to_owned(), originality.sheet()));
+            if let Some(path) = &options.nearest {
+                let written = fs::write(path, originality.sheet_beside_nearest());
+                written.with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            let limits = Some(limits.as_str()).filter(|limits| !limits.trim().is_empty());
+            training::card(&draft, &checkpoint, &files, Some(&originality.section()), limits)
+        }
+        kind => bail!("a {} is packaged by the fleet alone: `hiresmed train`", kind.name()),
+    };
+    files.push((CARD_FILE.to_owned(), card.into_bytes()));
+    let package = Package::write(&options.out, draft, &borrowed(&files))?;
+    let scores = &package.description().scores;
+    tracing::info!(folder = %package.directory().display(), ?scores, "package written");
+    Ok(package)
+}
+
+fn log(held: &[Held]) {
+    for held in held {
         tracing::info!(
             image = held.name,
             psnr_db = held.psnr_db,
@@ -80,20 +150,6 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
             "reconstructed"
         );
     }
-    draft.scores = described(fidelity(&held), held.len());
-
-    let limits = match &options.limits {
-        None => String::new(),
-        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    if let Some(sheet) = card::crops(&held, &options.crop)? {
-        files.push(("crops.png".to_owned(), sheet));
-    }
-    files.push(("card.md".to_owned(), card::text(&draft, &checkpoint, &held, &options.crop, &limits)?.into_bytes()));
-    let package = Package::write(&options.out, draft, &borrowed(&files))?;
-    let scores = &package.description().scores;
-    tracing::info!(folder = %package.directory().display(), ?scores, "package written");
-    Ok(package)
 }
 
 fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {

@@ -44,9 +44,16 @@ fn meaning(name: &str) -> &str {
     }
 }
 
-/// A card (Markdown) that says what a model is, what it was trained on and how its losses went, what the draft's
-/// scores are, and claims nothing else. `files` are the package's.
-pub fn card(draft: &Draft, checkpoint: &Weights, files: &[(String, Vec<u8>)]) -> String {
+/// A card (Markdown) that says what a model is, what it was trained on and how its losses went, and claims nothing else. `files` are the
+/// package's. What is known of its output is `evidence`, a section, or without one the draft's scores; `limits` are a person's words
+/// on what it cannot do, where one has judged it.
+pub fn card(
+    draft: &Draft,
+    checkpoint: &Weights,
+    files: &[(String, Vec<u8>)],
+    evidence: Option<&str>,
+    limits: Option<&str>,
+) -> String {
     let mut card = format!("# {}\n\nA `{}` model, {} parameters.", draft.name, draft.kind, draft.parameters);
     card += " It serves to make synthetic images; it is no diagnostic device.\n\n## Data\n\n";
     for data in &draft.training_data {
@@ -61,16 +68,23 @@ pub fn card(draft: &Draft, checkpoint: &Weights, files: &[(String, Vec<u8>)]) ->
     if files.iter().any(|(name, _)| name == CURVES_FILE) {
         let _ = write!(card, "\n![losses]({CURVES_FILE})\n");
     }
-    if draft.scores.is_empty() {
-        card += "\n## Limits\n\nNobody has scored this model on images that it was not trained on, nor judged its output: look at both \
-                 before you use it.\n";
-        return card;
-    }
-    card += "\n## Held-out scores\n\nOn images that were not trained on:\n\n| score | value |\n|---|---|\n";
-    for (name, value) in &draft.scores {
-        let _ = writeln!(card, "| {} | {value} |", meaning(name));
-    }
-    card += "\n## Limits\n\nThe scores are of these images and say nothing of other patients and scanners. Nobody has judged the output: \
-             look at it before you use it.\n";
+    let unjudged = match evidence {
+        Some(section) => {
+            let _ = write!(card, "\n{section}");
+            "Nobody has judged the samples: look at them before you use it."
+        }
+        None if draft.scores.is_empty() => {
+            "Nobody has scored this model on images that it was not trained on, nor judged its output: look at both before you use it."
+        }
+        None => {
+            card += "\n## Held-out scores\n\nOn images that were not trained on:\n\n| score | value |\n|---|---|\n";
+            for (name, value) in &draft.scores {
+                let _ = writeln!(card, "| {} | {value} |", meaning(name));
+            }
+            "The scores are of these images and say nothing of other patients and scanners. Nobody has judged the output: look at it \
+             before you use it."
+        }
+    };
+    let _ = writeln!(card, "\n## Limits\n\n{}", limits.map_or(unjudged, str::trim));
     card
 }

@@ -42,7 +42,8 @@ pub struct Train {
     #[serde(default)]
     pub hold_out: Vec<String>,
     /// Where images lie on which the finished model is scored and never trained: sources as in `data`. For a vqgan (fidelity), a unet
-    /// (overlap of the permissible region) and a yolo (precision and recall). Default: none, and the model's card says so.
+    /// (overlap of the permissible region) and a yolo (precision and recall); for a prior, a ddpm and a styleswin, whose samples are held
+    /// against the training images, how near to these an image is that is no copy. Default: none, and the model's card says so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub score_on: Vec<String>,
     /// Whether somebody waits for it. Default `batch`.
@@ -88,9 +89,9 @@ impl TrainedModel {
         }
     }
 
-    /// Whether a finished one can be scored on images: the others are judged by what they make.
+    /// Whether held-out images say something of a finished one: the lesion of one exemplar is judged by what it makes alone.
     pub const fn is_scored(self) -> bool {
-        matches!(self, TrainedModel::Vqgan | TrainedModel::Unet | TrainedModel::Yolo)
+        !matches!(self, TrainedModel::Singan)
     }
 
     /// The kinds of package in which its trainings end, by preset.

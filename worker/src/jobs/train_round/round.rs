@@ -27,7 +27,7 @@ use crate::{
     environment::Environment,
     jobs::{Context, Failure},
     packages,
-    trainer::HeldOut,
+    trainer::{HeldOut, Originality, SHEET_FILE, Trial, draws_whole_images},
 };
 
 /// Longest time between two reports of the losses.
@@ -75,14 +75,14 @@ pub(super) fn train(work: &TrainRound, environment: &Environment, context: &Cont
         // What a drained worker has made counts, and what a cancelled request has made does not.
         context.check()?;
     }
-    finish(work, environment, context, specification.kind, &summary, &path, losses.means())
+    finish(work, environment, context, &specification, &summary, &path, losses.means())
 }
 
 fn finish(
     work: &TrainRound,
     environment: &Environment,
     context: &Context,
-    kind: Kind,
+    specification: &Specification,
     summary: &Summary,
     path: &Path,
     losses: BTreeMap<String, f64>,
@@ -92,7 +92,7 @@ fn finish(
     let output = context.output(environment, name, bytes)?;
     let checkpoint = Object { key: keys::object(&context.job().site, &output.sha256), sha256: output.sha256 };
     let package = match summary.ending {
-        Ending::Finished => Some(package(work, environment, kind, path)?),
+        Ending::Finished => Some(package(work, environment, specification, path)?),
         Ending::Paused | Ending::Stopped => None,
     };
     let duration_ms = summary.seconds * 1000.0;
@@ -195,8 +195,13 @@ fn checkpoint(parent: &Object, environment: &Environment, folder: &Path) -> Resu
     Weights::read(&path).map_err(|error| Failure::permanent(Stage::Training, error))
 }
 
-/// Makes the package of a finished training, scores it, and puts it into the store, `model.json` last.
-fn package(work: &TrainRound, environment: &Environment, kind: Kind, checkpoint: &Path) -> Result<Object, Failure> {
+/// Makes the package of a finished training, judges it, and puts it into the store, `model.json` last.
+fn package(
+    work: &TrainRound,
+    environment: &Environment,
+    specification: &Specification,
+    checkpoint: &Path,
+) -> Result<Object, Failure> {
     let permanent = |error: anyhow::Error| Failure::permanent(Stage::Training, error);
     let weights = Weights::read(checkpoint).map_err(|error| permanent(error.into()))?;
     let naming = Naming {
@@ -215,11 +220,26 @@ fn package(work: &TrainRound, environment: &Environment, kind: Kind, checkpoint:
         let files: Vec<_> = product.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
         Package::write(folder.path(), product.draft.clone(), &files).map_err(|error| permanent(error.into()))
     };
-    if let Some(held) = held_out(work, environment, kind)? {
-        // The scores are those of the graphs that are delivered, through the runtime that runs them.
+    let held = held_out(work, environment, specification.kind)?;
+    let mut evidence = None;
+    // What is judged are the graphs that are delivered, through the runtime that runs them.
+    if draws_whole_images(product.draft.kind) {
+        let trial = Trial {
+            folders: &specification.data,
+            hold_out: &specification.hold_out,
+            autoencoder: specification.autoencoder.as_deref(),
+            samples: Trial::SAMPLES,
+            steps: Trial::STEPS,
+        };
+        let held = held.map(HeldOut::into_slices).unwrap_or_default();
+        let originality = Originality::of(&write(&product)?, &trial, &held).map_err(permanent)?;
+        product.draft.scores = originality.scores();
+        product.files.push((SHEET_FILE.to_owned(), originality.sheet()));
+        evidence = Some(originality.section());
+    } else if let Some(held) = held {
         product.draft.scores = held.score(&write(&product)?).map_err(permanent)?;
     }
-    let card = training::card(&product.draft, &weights, &product.files);
+    let card = training::card(&product.draft, &weights, &product.files, evidence.as_deref(), None);
     product.files.push((CARD_FILE.to_owned(), card.into_bytes()));
     let package = write(&product)?;
     let digest = package.digest().parse().map_err(|error| permanent(anyhow::Error::new(error)))?;
