@@ -12,6 +12,7 @@ use hiresmed_protocol::{
     Class, Digest, Request, RequestId, VERSION, keys,
     request::{Modality, Train, TrainedModel},
 };
+use hiresmed_scores::copying::SUSPECT_SCORE;
 
 use super::{ModalityArgument, StateArgument, conclude};
 use crate::{failure, fleet::Fleet, intake::training::Data, trainer};
@@ -178,7 +179,20 @@ fn registered(fleet: &Fleet, id: &RequestId, model: TrainedModel, name: &str) ->
         .with_context(|| format!("training {id} ended, but its model is not registered"))?;
     println!("{digest}");
     eprintln!("complete; requests can name it as {model} = \"{name}\"");
+    let key = format!("{}model.json", keys::model(model.as_str(), &digest));
+    if fleet.wait(fleet.store().get(&key)).is_ok_and(|description| recites(&description)) {
+        eprintln!(
+            "warning: its samples are nearer to the training images than other images are: it may recite them; `hiresmed model list --json` \
+             names its card, which says more. Hold samples beside the training images before one leaves the site"
+        );
+    }
     Ok(())
+}
+
+/// Whether a model's description says that the model may recite what it was trained on.
+fn recites(description: &[u8]) -> bool {
+    let description: serde_json::Value = serde_json::from_slice(description).unwrap_or_default();
+    description["scores"][SUSPECT_SCORE].as_f64() == Some(1.0)
 }
 
 fn steps(model: TrainedModel, arguments: &Training) -> Result<u64> {
@@ -199,4 +213,18 @@ fn steps(model: TrainedModel, arguments: &Training) -> Result<u64> {
     };
     let unknown = || failure::refused(anyhow!("--preset {preset}: unknown; known are {}", known.join(", ")));
     Ok(arguments.steps.unwrap_or(of_preset.ok_or_else(unknown)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_said_to_recite_where_its_description_says_so() {
+        let with = |score: &str| format!(r#"{{"scores": {{"{SUSPECT_SCORE}": {score}}}}}"#);
+        assert!(recites(with("1.0").as_bytes()));
+        for other in [with("0.0"), "{}".to_owned(), "no description".to_owned()] {
+            assert!(!recites(other.as_bytes()), "{other}");
+        }
+    }
 }

@@ -16,8 +16,11 @@ use crate::Error;
 pub const SIDE: usize = 64;
 /// A copy may be shifted by so many pixels each way.
 pub const SHIFT: usize = 4;
-/// Standard deviations from which on a deviation is no chance: one of 700 generators that copy nothing is beyond them.
-const SUSPECT: f64 = 3.0;
+/// Name of the score in a model's description that is 1 where the model is suspect, and else 0.
+pub const SUSPECT_SCORE: &str = "samples_suspect";
+/// A probability under which something is no chance: three standard deviations, one of 700 generators that copy nothing.
+const CHANCE: f64 = 1.35e-3;
+const DEVIATIONS: f64 = 3.0;
 /// Training images at most that are themselves held against the others, evenly spread over the set.
 const REFERENCES: usize = 64;
 
@@ -60,6 +63,12 @@ pub struct Against {
     /// The same as the standard score of Mann and Whitney's U: 0 where both are alike, far below it where samples are copies (Z_U of
     /// Meehan et al.).
     pub z: f64,
+    /// Samples that are nearer than every image that is none: a generator that recites now and then has many of them, whatever its other
+    /// samples are.
+    pub first: usize,
+    /// Probability of so many or more where both are alike (the precedence test; Balakrishnan and Ng, Precedence-Type Tests and Applications,
+    /// 2006).
+    pub first_chance: f64,
 }
 
 /// What there is to say on whether a generator copies, and whether it has collapsed.
@@ -128,19 +137,29 @@ impl Evidence {
     /// Whether samples are nearer to the training images than chance has it: the mark of a generator that recites, or of one that only
     /// blurs.
     pub fn is_suspect(&self) -> bool {
-        self.against.is_some_and(|against| against.z <= -SUSPECT)
+        self.against.is_some_and(|against| against.z <= -DEVIATIONS || against.first_chance <= CHANCE)
     }
 }
 
 impl Against {
-    /// `None` where one has no value.
+    /// `None` where one has no value. Both are sorted.
     fn of(samples: &[f64], others: &[f64]) -> Option<Self> {
         let (count, other_count) = (samples.len() as f64, others.len() as f64);
         let pairs = count * other_count;
         let orders = samples.iter().flat_map(|sample| others.iter().map(move |other| sample.total_cmp(other)));
         let nearer: f64 = orders.map(|order| [1.0, 0.5, 0.0][(order as i8 + 1) as usize]).sum();
         let deviation = (pairs * (count + other_count + 1.0) / 12.0).sqrt();
-        (pairs > 0.0).then(|| Self { nearer: nearer / pairs, z: (pairs / 2.0 - nearer) / deviation })
+        let least = others.first()?;
+        let first = samples.iter().take_while(|sample| *sample < least).count();
+        // That the first of all are samples, one after the other.
+        let each = (0..first).map(|taken| (count - taken as f64) / (count + other_count - taken as f64));
+        let first_chance = each.product();
+        (pairs > 0.0).then(|| Self {
+            nearer: nearer / pairs,
+            z: (pairs / 2.0 - nearer) / deviation,
+            first,
+            first_chance,
+        })
     }
 }
 
@@ -299,12 +318,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_recites_now_and_then_is_suspect_though_its_other_samples_are_far() {
+        let others: Vec<f64> = (0..25).map(|at| 0.4 + f64::from(at) / 250.0).collect();
+        let mixed: Vec<f64> = (0..32).map(|at| if at < 13 { 0.3 } else { 0.6 }).collect();
+        let against = Against::of(&mixed, &others).unwrap();
+        assert!(against.z > 0.0 && against.first == 13 && against.first_chance < CHANCE, "{against:?}");
+        let few = Against::of(&mixed[10..], &others).unwrap();
+        assert!(few.first == 3 && few.first_chance > 0.05, "{few:?}");
+    }
+
+    #[test]
     fn the_score_is_that_of_mann_and_whitney() {
         let against = Against::of(&[1.0, 2.0, 5.0], &[3.0, 4.0, 5.0, 6.0]).unwrap();
         // scipy.stats.mannwhitneyu([1, 2, 5], [3, 4, 5, 6]): U = 2.5 of 12; without its correction for ties and continuity.
         assert_eq!(against.nearer, 9.5 / 12.0);
         assert!((against.z - (2.5 - 6.0) / 8f64.sqrt()).abs() < 1e-12, "{against:?}");
-        assert_eq!(Against::of(&[1.0], &[1.0]), Some(Against { nearer: 0.5, z: 0.0 }));
+        // Two of seven are the first, both of the three: 3/7 · 2/6.
+        assert_eq!(against.first, 2);
+        assert!((against.first_chance - 1.0 / 7.0).abs() < 1e-12, "{against:?}");
+        let equal = Against { nearer: 0.5, z: 0.0, first: 0, first_chance: 1.0 };
+        assert_eq!(Against::of(&[1.0], &[1.0]), Some(equal));
         assert_eq!(Against::of(&[], &[1.0]), None);
     }
 

@@ -23,7 +23,7 @@ use hiresmed_models::{
     vqgan::Autoencoder,
 };
 use hiresmed_protocol::request::Modality;
-use hiresmed_scores::copying::{Evidence, Known, SHIFT, SIDE, Spread, nearest};
+use hiresmed_scores::copying::{Evidence, Known, SHIFT, SIDE, SUSPECT_SCORE, Spread, nearest};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::pipeline::condition;
@@ -112,7 +112,9 @@ impl Originality {
         if let Some(against) = self.evidence.against {
             scores.insert("samples_nearer_share".to_owned(), against.nearer);
             scores.insert("samples_nearer_z".to_owned(), against.z);
+            scores.insert("samples_nearest_of_all".to_owned(), against.first as f64);
         }
+        scores.insert(SUSPECT_SCORE.to_owned(), f64::from(u8::from(self.evidence.is_suspect())));
         scores.values_mut().for_each(|score| *score = (*score * 1e4).round() / 1e4);
         scores
     }
@@ -159,9 +161,12 @@ impl Originality {
             let _ = write!(
                 text,
                 "\nOf all pairs a sample is nearer than a {than} in {:.0} % (half where both are alike; Mann and Whitney's U, Z {:.1}; Meehan \
-                 et al. 2020). {}",
+                 et al. 2020). {} of {} samples are nearer than every {than}, a probability of {:.3} where both are alike. {}",
                 100.0 * against.nearer,
                 against.z,
+                against.first,
+                self.evidence.samples.count,
+                against.first_chance,
                 match self.evidence.is_suspect() {
                     true =>
                         "**That is no chance: it may recite its training images, or its samples may be blurred, which brings them near to \
@@ -291,13 +296,14 @@ mod tests {
         let recited = Originality::of(&package, &trial(&folders, 12), &held_out).unwrap();
         let scores = recited.scores();
         assert!(scores["samples_nearest_middle"] < 0.01 && scores["held_out_nearest_least"] > 0.2, "{scores:?}");
-        assert_eq!(scores["samples_nearer_share"], 1.0);
+        assert_eq!((scores["samples_nearer_share"], scores[SUSPECT_SCORE]), (1.0, 1.0));
         assert!(recited.section().contains("**That is no chance"), "{}", recited.section());
 
         let folders = [pack().join("sample/series")];
         let own = Originality::of(&package, &trial(&folders, 12), &[]).unwrap();
         let (scores, section) = (own.scores(), own.section());
         assert!(scores["samples_nearest_least"] > 0.2 && !scores.contains_key("held_out_nearest_least"), "{scores:?}");
+        assert_eq!(scores[SUSPECT_SCORE], 0.0);
         assert!(section.contains("no sign of recital") && section.contains("![samples](samples.png)"), "{section}");
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use hiresmed_inference::package::Draft;
+use hiresmed_inference::package::{Draft, Kind};
 
 use super::{Error, History, curves};
 use crate::weights::Weights;
@@ -72,6 +72,11 @@ pub fn card(
         Some(section) => {
             let _ = write!(card, "\n{section}");
             "Nobody has judged the samples: look at them before you use it."
+        }
+        None if draft.kind == Kind::SinganWhole => {
+            card += "\n## Does it recite?\n\nIt has learned one image, and whatever it draws is that image rearranged: its samples are not \
+                     anonymous, and are not meant to be.\n";
+            "It draws one patient's image. Nobody has judged the samples: look at them before you use it."
         }
         None if draft.scores.is_empty() => {
             "Nobody has scored this model on images that it was not trained on, nor judged its output: look at both before you use it."
