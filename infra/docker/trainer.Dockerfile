@@ -1,11 +1,11 @@
 # syntax=docker/dockerfile:1
-# A trainer: trains the models by libtorch, on the CPU. From the project's root:
+# A trainer: trains the models by libtorch, on the CPU, and judges what it made through ONNX Runtime. From the project's root:
 #   docker build -f infra/docker/trainer.Dockerfile -t hiresmed-trainer .
 FROM python:3.11-slim-bookworm AS runtimes
 WORKDIR /source
 # By digest, out of its Python package; nothing of Python is in the last image.
 COPY infra/runtimes infra/runtimes
-RUN python3 infra/runtimes/fetch.py libtorch --to /out
+RUN python3 infra/runtimes/fetch.py libtorch onnxruntime --to /out
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /source
@@ -27,6 +27,7 @@ RUN apt-get update \
     && useradd --system --uid 10001 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin hiresmed \
     && install -d -o 10001 -g 10001 /var/lib/hiresmed
 COPY --from=runtimes /out/libtorch/lib /opt/hiresmed/runtimes/libtorch/lib
+COPY --from=runtimes /out/onnxruntime /opt/hiresmed/runtimes/onnxruntime
 COPY --from=build /out/hiresmed-trainer /usr/local/bin/hiresmed-trainer
 USER 10001:10001
 WORKDIR /var/lib/hiresmed

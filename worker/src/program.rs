@@ -118,6 +118,9 @@ fn device(settings: &Settings, kind: Kind) -> Result<Provider> {
         Session::check_provider(&Runtime::load_within(provider, memory)?, provider)?;
     } else if provider != Provider::Cpu {
         bail!("setting `device`: this program trains on `cpu` alone, not on `{}`", settings.device);
+    } else {
+        // A prior's tokens are made by it, and finished models are judged through it: known now, and not after the last step.
+        Runtime::load()?;
     }
     Ok(provider)
 }

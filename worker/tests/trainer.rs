@@ -17,4 +17,9 @@ fn a_trainer_says_what_it_cannot_do_before_it_takes_work() {
     assert!(text.contains("setting `device`: this program trains on `cpu` alone, not on `cuda`"), "{text}");
     let text = work(&["--config", "nowhere.toml"]);
     assert!(text.contains("nowhere.toml"), "{text}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hiresmed-trainer"));
+    let output =
+        command.current_dir(&folder).args(["work", "--listen", "127.0.0.1:0"]).env("HIRESMED_RUNTIMES", "nowhere");
+    let text = String::from_utf8(output.output().unwrap().stderr).unwrap();
+    assert!(text.contains("nowhere/onnxruntime/lib/libonnxruntime.so"), "{text}");
 }
