@@ -18,7 +18,7 @@ use hiresmed_inference::{
 use hiresmed_models::{
     data::{self, square},
     ddpm,
-    prior::TokenPrior,
+    prior::{self, Condition, TokenPrior},
     styleswin,
     vqgan::Autoencoder,
 };
@@ -53,9 +53,9 @@ pub(crate) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Enough for a generator that recites half of the time, in as many steps as a sample takes unless it is asked otherwise.
+    /// Enough to find a generator that recites every other time.
     pub(crate) const SAMPLES: u64 = 32;
-    /// As `hiresmed model sample` has it.
+    /// As many as `hiresmed model sample` takes unless it is asked otherwise.
     pub(crate) const STEPS: usize = 50;
 }
 
@@ -82,9 +82,10 @@ impl Originality {
     pub(crate) fn of(package: &Package, trial: &Trial<'_>, held_out: &[series::Slice]) -> anyhow::Result<Self> {
         let generator = Generator::open(package, trial)?;
         let samples = (0..trial.samples).map(|index| generator.draw(index)).collect::<anyhow::Result<Vec<_>>>()?;
-        let window = match package.description().window {
-            Some(window) => Window { low: window.low, high: window.high },
-            None => Window::LUNG_CT,
+        let window = match (&generator, package.description().window) {
+            (Generator::Prior(_, autoencoder, _), _) => autoencoder.window(),
+            (_, Some(window)) => Window { low: window.low, high: window.high },
+            (_, None) => Window::LUNG_CT,
         };
         let small = |slice: &series::Slice| square(&slice.normalised(window), SIDE);
         let trained = known(trial, &small)?;
@@ -98,7 +99,7 @@ impl Originality {
                 "samples are nearer to the training images than other images are: the model may recite; see its card"
             );
         }
-        let steps = matches!(generator, Generator::Ddpm(..)).then_some(trial.steps);
+        let steps = if let Generator::Ddpm(_, steps) = generator { Some(steps) } else { None };
         Ok(Self { evidence, trained, samples, steps })
     }
 
@@ -247,9 +248,16 @@ impl Generator {
     fn draw(&self, index: u64) -> anyhow::Result<Plane> {
         Ok(match self {
             Self::Prior(prior, autoencoder, modality) => {
-                let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-                rng.set_stream(index);
-                let tokens = prior.sample(condition(*modality), &prior.sampling(), &mut rng)?;
+                let sample = |condition| {
+                    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+                    rng.set_stream(index);
+                    prior.sample(condition, &prior.sampling(), &mut rng)
+                };
+                let tokens = match sample(condition(*modality)) {
+                    // Requests for images will be refused for it, and its training is not lost.
+                    Err(prior::Error::Condition { .. }) => sample(Condition::default()),
+                    sampled => sampled,
+                }?;
                 autoencoder.decode(&[tokens])?.pop().context("the autoencoder returned no image")?
             }
             Self::Ddpm(sampler, steps) => sampler.sample(SEED, index, *steps)?,
