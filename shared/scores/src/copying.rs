@@ -21,6 +21,8 @@ pub const SUSPECT_SCORE: &str = "samples_suspect";
 /// A probability under which something is no chance: three standard deviations, one of 700 generators that copy nothing.
 const CHANCE: f64 = 1.35e-3;
 const DEVIATIONS: f64 = 3.0;
+/// Held-out images from which on samples are held against them: of a few, nothing is beyond chance.
+const LEAST_HELD_OUT: usize = 8;
 /// Training images at most that are themselves held against the others, evenly spread over the set.
 const REFERENCES: usize = 64;
 
@@ -54,10 +56,12 @@ impl Spread {
     }
 }
 
-/// Distances of samples to the training images beside those of images that are no samples: held-out ones where there are any, else training
-/// images.
+/// Distances of samples to the training images beside those of images that are no samples: held-out ones where there are eight or more,
+/// else training images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Against {
+    /// Whether these are held-out images.
+    pub held_out: bool,
     /// Share of the pairs in which the sample is nearer; ties count half. 0.5 where both are alike, 1 where all samples are copies.
     pub nearer: f64,
     /// The same as the standard score of Mann and Whitney's U: 0 where both are alike, far below it where samples are copies (Z_U of
@@ -123,14 +127,15 @@ impl Evidence {
         let of_training = sorted(references.par_iter().filter_map(to_others).collect());
         let references: Vec<&Plane> = references.iter().map(|known| &known.plane).collect();
         let shown: Vec<&Plane> = evenly(samples, REFERENCES);
-        let yardstick = if of_held_out.is_empty() { &of_training } else { &of_held_out };
+        let enough = of_held_out.len() >= LEAST_HELD_OUT || of_training.is_empty();
+        let yardstick = if enough { &of_held_out } else { &of_training };
         Ok(Some(Self {
             samples: spread,
             held_out: Spread::of(&of_held_out),
             training: Spread::of(&of_training),
             samples_apart: Spread::of(&pairs(&shown)),
             training_apart: Spread::of(&pairs(&references)),
-            against: Against::of(&of_samples, yardstick),
+            against: Against::of(&of_samples, yardstick, enough),
         }))
     }
 
@@ -143,7 +148,7 @@ impl Evidence {
 
 impl Against {
     /// `None` where one has no value. Both are sorted.
-    fn of(samples: &[f64], others: &[f64]) -> Option<Self> {
+    fn of(samples: &[f64], others: &[f64], held_out: bool) -> Option<Self> {
         let (count, other_count) = (samples.len() as f64, others.len() as f64);
         let pairs = count * other_count;
         let orders = samples.iter().flat_map(|sample| others.iter().map(move |other| sample.total_cmp(other)));
@@ -155,6 +160,7 @@ impl Against {
         let each = (0..first).map(|taken| (count - taken as f64) / (count + other_count - taken as f64));
         let first_chance = each.product();
         (pairs > 0.0).then(|| Self {
+            held_out,
             nearer: nearer / pairs,
             z: (pairs / 2.0 - nearer) / deviation,
             first,
@@ -315,30 +321,34 @@ mod tests {
             assert!((0.2..0.8).contains(&drawn.against.unwrap().nearer), "{drawn:?}");
             assert_eq!(drawn.held_out.is_some(), !reference.is_empty());
         }
+        // Two of them prove nothing: the training images are the yardstick, and both are told.
+        let recited = Evidence::new(&copies, &training, &held_out[..2]).unwrap().unwrap();
+        assert!(recited.is_suspect() && !recited.against.unwrap().held_out, "{recited:?}");
+        assert_eq!(recited.held_out.unwrap().count, 2);
     }
 
     #[test]
     fn one_that_recites_now_and_then_is_suspect_though_its_other_samples_are_far() {
         let others: Vec<f64> = (0..25).map(|at| 0.4 + f64::from(at) / 250.0).collect();
         let mixed: Vec<f64> = (0..32).map(|at| if at < 13 { 0.3 } else { 0.6 }).collect();
-        let against = Against::of(&mixed, &others).unwrap();
+        let against = Against::of(&mixed, &others, true).unwrap();
         assert!(against.z > 0.0 && against.first == 13 && against.first_chance < CHANCE, "{against:?}");
-        let few = Against::of(&mixed[10..], &others).unwrap();
+        let few = Against::of(&mixed[10..], &others, true).unwrap();
         assert!(few.first == 3 && few.first_chance > 0.05, "{few:?}");
     }
 
     #[test]
     fn the_score_is_that_of_mann_and_whitney() {
-        let against = Against::of(&[1.0, 2.0, 5.0], &[3.0, 4.0, 5.0, 6.0]).unwrap();
+        let against = Against::of(&[1.0, 2.0, 5.0], &[3.0, 4.0, 5.0, 6.0], true).unwrap();
         // scipy.stats.mannwhitneyu([1, 2, 5], [3, 4, 5, 6]): U = 2.5 of 12; without its correction for ties and continuity.
         assert_eq!(against.nearer, 9.5 / 12.0);
         assert!((against.z - (2.5 - 6.0) / 8f64.sqrt()).abs() < 1e-12, "{against:?}");
         // Two of seven are the first, both of the three: 3/7 · 2/6.
         assert_eq!(against.first, 2);
         assert!((against.first_chance - 1.0 / 7.0).abs() < 1e-12, "{against:?}");
-        let equal = Against { nearer: 0.5, z: 0.0, first: 0, first_chance: 1.0 };
-        assert_eq!(Against::of(&[1.0], &[1.0]), Some(equal));
-        assert_eq!(Against::of(&[], &[1.0]), None);
+        let equal = Against { held_out: true, nearer: 0.5, z: 0.0, first: 0, first_chance: 1.0 };
+        assert_eq!(Against::of(&[1.0], &[1.0], true), Some(equal));
+        assert_eq!(Against::of(&[], &[1.0], true), None);
     }
 
     #[test]

@@ -154,11 +154,8 @@ impl Originality {
         for (_, what, Spread { count, least, middle, greatest }) in self.rows() {
             let _ = writeln!(text, "| {what} | {count} | {least:.3} | {middle:.3} | {greatest:.3} |");
         }
-        let than = match self.evidence.held_out {
-            Some(_) => "held-out image",
-            None => "training image to the others",
-        };
         if let Some(against) = self.evidence.against {
+            let than = if against.held_out { "held-out image" } else { "training image to those of other series" };
             let _ = write!(
                 text,
                 "\nOf all pairs a sample is nearer than a {than} in {:.0} % (half where both are alike; Mann and Whitney's U, Z {:.1}; Meehan \
