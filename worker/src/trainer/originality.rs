@@ -165,11 +165,14 @@ impl Originality {
                 against.first,
                 self.evidence.samples.count,
                 against.first_chance,
-                match self.evidence.is_suspect() {
-                    true =>
+                match (self.evidence.is_suspect(), against.held_out) {
+                    (true, _) =>
                         "**That is no chance: it may recite its training images, or its samples may be blurred, which brings them near to \
                          everything. Hold them beside the training images before one leaves the site.**",
-                    false => "That is no sign of recital, and no proof against it.",
+                    (false, true) => "That is no sign of recital, and no proof against it.",
+                    (false, false) =>
+                        "That is no sign of recital, and weak: training images may be near to each other. Eight held-out images or more, of \
+                         other patients, make a better yardstick.",
                 }
             );
             text += "\n";
