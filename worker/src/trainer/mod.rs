@@ -14,6 +14,6 @@ mod run;
 pub use compare::{CompareOptions, compare};
 pub use consume::{ConsumeOptions, consume};
 pub(crate) use evaluate::HeldOut;
-pub(crate) use originality::{Originality, SHEET_FILE, Trial, draws_whole_images};
+pub(crate) use originality::{Originality, Trial, draws_whole_images};
 pub use package::{PackageOptions, package};
 pub use run::{RunOptions, run};

@@ -13,7 +13,7 @@ use hiresmed_imaging::{
 };
 use hiresmed_inference::{
     Runtime, SessionOptions,
-    package::{Kind, Package},
+    package::{Draft, Kind, Package},
 };
 use hiresmed_models::{
     data::{self, square},
@@ -29,7 +29,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use crate::pipeline::condition;
 
 /// The sheet's file in a package.
-pub(crate) const SHEET_FILE: &str = "samples.png";
+const SHEET_FILE: &str = "samples.png";
 /// Seed of the samples that are judged.
 const SEED: u64 = 1;
 /// Samples on the sheet, pictures in a row of it, and a picture's side, px.
@@ -103,8 +103,15 @@ impl Originality {
         Ok(Self { evidence, trained, samples, steps })
     }
 
+    /// Puts the scores into a package's description and the sheet among its files, and gives the card's section.
+    pub(crate) fn enter(&self, draft: &mut Draft, files: &mut Vec<(String, Vec<u8>)>) -> String {
+        draft.scores = self.scores();
+        files.push((SHEET_FILE.to_owned(), self.sheet()));
+        self.section()
+    }
+
     /// What a description says of it.
-    pub(crate) fn scores(&self) -> BTreeMap<String, f64> {
+    fn scores(&self) -> BTreeMap<String, f64> {
         let mut scores = BTreeMap::new();
         for (name, _, spread) in self.rows() {
             scores.insert(format!("{name}_least"), spread.least);
@@ -121,7 +128,7 @@ impl Originality {
     }
 
     /// A sheet of samples.
-    pub(crate) fn sheet(&self) -> Vec<u8> {
+    fn sheet(&self) -> Vec<u8> {
         let tiles: Vec<Tile> = self.samples.iter().take(SHOWN).map(|sample| Tile::normalised(sample, None)).collect();
         contact_sheet(&tiles, COLUMNS, TILE)
     }
@@ -142,7 +149,7 @@ impl Originality {
     }
 
     /// The card's section (Markdown).
-    pub(crate) fn section(&self) -> String {
+    fn section(&self) -> String {
         let mut text = format!(
             "## Does it recite, has it collapsed?\n\nRoot mean square difference of pixels over [-1, 1] at {SIDE} x {SIDE}, the least over shifts \
              of up to {SHIFT} px and mirroring; {} training images, samples of seed {SEED}{}. A model that recites gives samples nearer to a \

@@ -16,7 +16,7 @@ use hiresmed_models::{
 use super::{
     card::{self, Crop},
     evaluate::{Held, described, evaluate, fidelity, slices},
-    originality::{Originality, SHEET_FILE, Trial, draws_whole_images},
+    originality::{Originality, Trial, draws_whole_images},
 };
 
 /// What the package says, and where it goes.
@@ -122,14 +122,13 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
                 steps: options.sample_steps,
             };
             let originality = Originality::of(&bare, &trial, &slices(&options.held_out)?)?;
-            draft.scores = originality.scores();
-            files.push((SHEET_FILE.to_owned(), originality.sheet()));
+            let section = originality.enter(&mut draft, &mut files);
             if let Some(path) = &options.nearest {
                 let written = fs::write(path, originality.sheet_beside_nearest());
                 written.with_context(|| format!("cannot write {}", path.display()))?;
             }
             let limits = Some(limits.as_str()).filter(|limits| !limits.trim().is_empty());
-            training::card(&draft, &checkpoint, &files, Some(&originality.section()), limits)
+            training::card(&draft, &checkpoint, &files, Some(&section), limits)
         }
         kind => bail!("a {} is packaged by the fleet alone: `hiresmed train`", kind.name()),
     };

@@ -27,7 +27,7 @@ use crate::{
     environment::Environment,
     jobs::{Context, Failure},
     packages,
-    trainer::{HeldOut, Originality, SHEET_FILE, Trial, draws_whole_images},
+    trainer::{HeldOut, Originality, Trial, draws_whole_images},
 };
 
 /// Longest time between two reports of the losses.
@@ -233,9 +233,7 @@ fn package(
         };
         let held = held.map(HeldOut::into_slices).unwrap_or_default();
         let originality = Originality::of(&write(&product)?, &trial, &held).map_err(permanent)?;
-        product.draft.scores = originality.scores();
-        product.files.push((SHEET_FILE.to_owned(), originality.sheet()));
-        evidence = Some(originality.section());
+        evidence = Some(originality.enter(&mut product.draft, &mut product.files));
     } else if let Some(held) = held {
         product.draft.scores = held.score(&write(&product)?).map_err(permanent)?;
     }
