@@ -11,12 +11,12 @@ BASE = {"batch": 8, "penalty": 10.0, "penalty_every": 16, "decay": 0.995, "shift
         "start": 4}
 PRESETS = {
     "tiny": {**BASE, "latent": 8, "mapping": 2, "widths": [8, 8, 8], "heads": [2, 2, 2], "blocks": 1, "window": 4, "expansion": 2,
-             "batch": 4, "decay": 0.9, "rate": 4e-3, "judge": [8, 8, 8]},
+             "batch": 4, "decay": 0.9, "rate": 4e-3, "judge": [8, 8]},
     "ct64": {**BASE, "latent": 128, "mapping": 4, "widths": [128, 128, 128, 64, 32], "heads": [8, 8, 8, 4, 2], "blocks": 2,
-             "window": 8, "expansion": 2, "rate": 8e-4, "judge": [128, 128, 64, 32, 16]},
+             "window": 8, "expansion": 2, "rate": 8e-4, "judge": [128, 128, 128, 64]},
     "paper": {**BASE, "latent": 512, "mapping": 8, "widths": [512, 512, 512, 512, 256, 128, 64, 32, 16],
               "heads": [16, 16, 16, 16, 8, 4, 4, 4, 4], "blocks": 2, "window": 8, "expansion": 4, "batch": 32, "decay": 0.998,
-              "rate": 2e-4, "judge": [512, 512, 512, 512, 512, 256, 128, 64, 32]},
+              "rate": 2e-4, "judge": [512, 512, 512, 512, 512, 256, 128, 32]},
 }
 
 
@@ -139,14 +139,15 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Weights over their spectral norms' estimates are made once for all passes between two changes: see `normalised`."""
+    """Haar bands of the image at every scale enter by a matrix; weights over their spectral norms' estimates are made once for all passes
+    between two changes: see `normalised`."""
 
     def __init__(self, widths, start):
         super().__init__()
         widths = widths[::-1]
-        shapes = {"image": (widths[0], 1, 1, 1)}
-        for at, (last, width) in enumerate(zip(widths, widths[1:]), 1):
-            shapes |= {f"first{at}": (last, last, 3, 3), f"second{at}": (width, last, 3, 3), f"short{at}": (width, last, 1, 1)}
+        shapes = {f"bands{at}": (width, 4, 1, 1) for at, width in enumerate(widths)}
+        for at, (width, coarser) in enumerate(zip(widths, widths[1:])):
+            shapes |= {f"first{at}": (width, width, 3, 3), f"second{at}": (coarser, width, 3, 3)}
         last, self.levels = widths[-1], len(widths)
         shapes |= {"last": (last, last + 1, 3, 3), "dense": (last, last * start ** 2), "logit": (1, last)}
         normal = lambda shape: nn.Parameter(torch.randn(shape) * math.sqrt(2 / math.prod(shape[1:])))
@@ -154,6 +155,10 @@ class Discriminator(nn.Module):
         self.biases = nn.ParameterDict({name: nn.Parameter(torch.zeros(shape[0])) for name, shape in shapes.items()})
         self.left = {name: F.normalize(torch.randn(shape[0]), dim=0) for name, shape in shapes.items()}
         self.right = {}
+        signs = torch.tensor([[1, 1, 1, 1], [-1, -1, 1, 1], [-1, 1, -1, 1], [1, -1, -1, 1]])
+        self.register_buffer("haar", 0.5 * signs.reshape(4, 1, 2, 2))
+        taps = torch.tensor([0.125, 0.375, 0.375, 0.125])
+        self.register_buffer("binomial", taps.outer(taps)[None, None])
 
     @torch.no_grad()
     def iterate(self):
@@ -164,19 +169,29 @@ class Discriminator(nn.Module):
 
     def normalised(self):
         norm = lambda name, weight: self.left[name].dot(weight.flatten(1).mv(self.right[name]))
-        return {name: weight / norm(name, weight) for name, weight in self.weights.items()}
+        # The gain of the rectifier before, in the weight.
+        gain = lambda name: 1.0 if name.startswith("bands") else math.sqrt(2)
+        return {name: weight * (gain(name) / norm(name, weight)) for name, weight in self.weights.items()}
 
     def forward(self, images, weights):
-        def convolve(x, name):
-            return F.conv2d(x, weights[name], self.biases[name], padding=weights[name].shape[2] // 2)
+        def bands(image, name):
+            x = F.conv2d(image, self.haar, stride=2)
+            return F.leaky_relu(F.conv2d(x, weights[name], self.biases[name]), 0.2)
 
-        x = F.leaky_relu(convolve(images, "image"), 0.2)
+        def convolve(x, name):
+            return F.leaky_relu(F.conv2d(x, weights[name], self.biases[name], padding=1), 0.2)
+
+        def halve(x, name):
+            x = F.conv2d(x, self.binomial.expand(x.shape[1], -1, -1, -1), padding=2, groups=x.shape[1])
+            return F.leaky_relu(F.conv2d(x, weights[name], self.biases[name], stride=2), 0.2)
+
+        x = bands(images, "bands0")
         for at in range(1, self.levels):
-            inner = F.leaky_relu(convolve(x, f"first{at}"), 0.2)
-            inner = F.avg_pool2d(F.leaky_relu(convolve(inner, f"second{at}"), 0.2), 2)
-            x = (inner + convolve(F.avg_pool2d(x, 2), f"short{at}")) * math.sqrt(0.5)
+            coarser = halve(convolve(x, f"first{at - 1}"), f"second{at - 1}")
+            images = F.conv2d(images, self.binomial, stride=2, padding=1)
+            x = coarser + bands(images, f"bands{at}")
         deviation = (x.var(0, correction=0) + 1e-8).sqrt().mean().to(x.dtype).expand(len(x), 1, *x.shape[2:])
-        x = F.leaky_relu(convolve(torch.cat([x, deviation], 1), "last"), 0.2).flatten(1)
+        x = convolve(torch.cat([x, deviation], 1), "last").flatten(1)
         x = F.leaky_relu(F.linear(x, weights["dense"], self.biases["dense"]), 0.2)
         return F.linear(x, weights["logit"], self.biases["logit"])
 

@@ -221,8 +221,8 @@ impl Config {
         );
         check(matches!(self.start, 4 | 8), format!("start is {}, allowed are 4 and 8", self.start));
         check(
-            (1..=9).contains(&self.widths.len()),
-            format!("widths has {} scales, allowed are 1 to 9", self.widths.len()),
+            (2..=9).contains(&self.widths.len()),
+            format!("widths has {} scales, allowed are 2 to 9", self.widths.len()),
         );
         check(
             self.widths.len() == self.heads.len(),
@@ -275,7 +275,7 @@ pub struct Training {
     pub penalty_every: u64,
     /// Decay of the running average of the generator that is exported.
     pub average_decay: f64,
-    /// Widths of the discriminator, coarse to fine as the generator's.
+    /// Widths of the discriminator, coarse to fine: one scale fewer than the generator has, since wavelets halve the image first.
     pub discriminator_widths: Vec<usize>,
     /// Whether images are mirrored left to right at random.
     pub mirror: bool,
@@ -307,13 +307,13 @@ impl Training {
             cutout: 0.4,
         };
         Some(match name {
-            "tiny" => Self { steps: 100, batch: 4, average_decay: 0.9, ..base(4e-3, &[8, 8, 8]) },
-            "ct64" => base(8e-4, &[128, 128, 64, 32, 16]),
+            "tiny" => Self { steps: 100, batch: 4, average_decay: 0.9, ..base(4e-3, &[8, 8]) },
+            "ct64" => base(8e-4, &[128, 128, 128, 64]),
             "paper" => Self {
                 steps: 800_000,
                 batch: 32,
                 average_decay: 0.998,
-                ..base(2e-4, &[512, 512, 512, 512, 512, 256, 128, 64, 32])
+                ..base(2e-4, &[512, 512, 512, 512, 512, 256, 128, 32])
             },
             _ => return None,
         })
@@ -344,9 +344,9 @@ impl Training {
             format!("average_decay is {}, allowed is 0 to below 1", self.average_decay),
         );
         check(
-            self.discriminator_widths.len() == config.widths.len(),
+            self.discriminator_widths.len() + 1 == config.widths.len(),
             format!(
-                "discriminator_widths has {} scales and widths {}",
+                "discriminator_widths has {} scales and widths {}; it has one fewer",
                 self.discriminator_widths.len(),
                 config.widths.len()
             ),
@@ -400,9 +400,14 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         let tiny = Training::preset("tiny").unwrap();
-        let training = Training { batch: 0, penalty_every: 0, cutout: 1.0, discriminator_widths: vec![8], ..tiny };
+        let training = Training { batch: 0, penalty_every: 0, cutout: 1.0, discriminator_widths: vec![8; 3], ..tiny };
         let text = training.faults(&Config::preset("tiny").unwrap()).join("\n");
-        for part in ["batch is 0", "penalty_every is 0", "cutout is 1", "discriminator_widths has 1 scales"] {
+        for part in [
+            "batch is 0",
+            "penalty_every is 0",
+            "cutout is 1",
+            "discriminator_widths has 3 scales and widths 3; it has one fewer",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

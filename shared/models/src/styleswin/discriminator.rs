@@ -1,4 +1,4 @@
-//! The discriminator: a residual convolutional network whose every matrix has spectral norm 1.
+//! The discriminator: a convolutional network over an image's wavelets at every scale, whose every matrix has a fixed spectral norm.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,29 @@ use rand_chacha::ChaCha8Rng;
 use tch::Kind;
 use tch::{Tensor, no_grad};
 
-use super::network::leaky;
+use super::{network::leaky, wavelets::Wavelets};
 use crate::{
     noise,
     training::{channels_last, on_device},
 };
 
-/// Convolution of the image, residual blocks down to the coarsest scale, the batch's deviation as one more feature, two matrices:
-/// f32 `[N, channels, side, side]` to logits f32 `[N, 1]`.
+/// Gain of the rectifier, as in the authors' (Karras et al. 2020): it keeps the variance of a normal.
+const GAIN: f64 = std::f64::consts::SQRT_2;
+
+/// StyleSwin's discriminator, after SWAGAN's (Gal et al. 2021): f32 `[N, channels, side, side]` to logits f32 `[N, 1]`.
+///
+/// The image is halved from scale to scale, and at each the Haar bands of two by two pixels enter by a matrix of their own; a block of two
+/// convolutions takes the features to the next coarser scale. Last come the batch's deviation as one more feature, a convolution and two
+/// matrices. A period that the image's grid has in it, as that of a generator's windows, is plain in the bands of its scale; from pixels a
+/// convolution has to find it.
 ///
 /// Every weight, as a matrix `[out, rest]`, is divided by an estimate of its largest singular value (spectral normalisation, Miyato et
 /// al. 2018); [`iterate`](Self::iterate) makes the estimate better.
 #[derive(Debug)]
 pub struct Discriminator {
-    /// Widths, fine to coarse.
-    widths: Vec<i64>,
+    wavelets: Wavelets,
+    /// Scales of features; the finest has half the side of the image.
+    scales: usize,
     tensors: BTreeMap<String, Tensor>,
     /// Estimates of each weight's first left singular vector, `[out]`, by its name: part of the state of a training.
     left: BTreeMap<String, Tensor>,
@@ -36,18 +44,14 @@ fn layout(channels: i64, start: i64, widths: &[i64]) -> Vec<(String, Vec<i64>)> 
         layout.push((format!("{name}.bias"), vec![shape[0]]));
         layout.push((format!("{name}.weight"), shape));
     };
-    let mut last = channels;
     for (at, &width) in widths.iter().enumerate() {
-        match at {
-            0 => with_bias("image".to_owned(), vec![width, channels, 1, 1]),
-            _ => {
-                with_bias(format!("block{at}.first"), vec![last, last, 3, 3]);
-                with_bias(format!("block{at}.second"), vec![width, last, 3, 3]);
-                with_bias(format!("block{at}.shortcut"), vec![width, last, 1, 1]);
-            }
+        with_bias(format!("bands{at}"), vec![width, 4 * channels, 1, 1]);
+        if let Some(&coarser) = widths.get(at + 1) {
+            with_bias(format!("block{at}.first"), vec![width, width, 3, 3]);
+            with_bias(format!("block{at}.second"), vec![coarser, width, 3, 3]);
         }
-        last = width;
     }
+    let last = widths.last().copied().unwrap_or(0);
     with_bias("last".to_owned(), vec![last, last + 1, 3, 3]);
     with_bias("dense".to_owned(), vec![last, last * start * start]);
     with_bias("logit".to_owned(), vec![1, last]);
@@ -55,7 +59,8 @@ fn layout(channels: i64, start: i64, widths: &[i64]) -> Vec<(String, Vec<i64>)> 
 }
 
 impl Discriminator {
-    /// New weights: N(0, 2 / fan-in), biases 0. `widths` go coarse to fine, as a configuration has them.
+    /// New weights: N(0, 2 / fan-in), biases 0. `widths` go coarse to fine, as a configuration has them; the image has twice the side of the
+    /// finest.
     pub fn new(channels: usize, start: usize, widths: &[usize], rng: &mut ChaCha8Rng) -> Self {
         let widths: Vec<i64> = widths.iter().rev().map(|&width| width as i64).collect();
         let mut normal = |count: i64| noise::normal(rng, count as usize);
@@ -73,7 +78,8 @@ impl Discriminator {
             let tensor = if shape.len() == 4 { channels_last(&tensor) } else { tensor };
             tensors.insert(name, tensor.set_requires_grad(true));
         }
-        let mut new = Self { widths, tensors, left, right: BTreeMap::new() };
+        let wavelets = Wavelets::new(channels as i64);
+        let mut new = Self { wavelets, scales: widths.len(), tensors, left, right: BTreeMap::new() };
         new.iterate();
         new
     }
@@ -110,7 +116,8 @@ impl Discriminator {
             tensors.iter().map(convert).collect()
         };
         Self {
-            widths: self.widths.clone(),
+            wavelets: self.wavelets.to_double(),
+            scales: self.scales,
             tensors: convert(&self.tensors, true),
             left: convert(&self.left, false),
             right: convert(&self.right, false),
@@ -122,7 +129,9 @@ impl Discriminator {
         let over_norm = |(name, left): (&String, &Tensor)| {
             let weight = &self.tensors[name];
             let norm = left.dot(&weight.flatten(1, -1).mv(&self.right[name]));
-            (name.strip_suffix(".weight").unwrap_or(name).to_owned(), weight / norm)
+            // The rectifier's gain, in the weight behind it: there are fewer of those than of features.
+            let gain = if name.starts_with("bands") { 1.0 } else { GAIN };
+            (name.strip_suffix(".weight").unwrap_or(name).to_owned(), weight * (gain / norm))
         };
         Normalised { of: self, weights: self.left.iter().map(over_norm).collect() }
     }
@@ -133,7 +142,8 @@ impl Discriminator {
     }
 }
 
-/// A discriminator with each weight over the estimate of its spectral norm, made once for all passes of a step.
+/// A discriminator with each weight over the estimate of its spectral norm, made once for all passes of a step; those behind a rectifier
+/// have its gain in them.
 pub(super) struct Normalised<'a> {
     of: &'a Discriminator,
     /// By the layer's name.
@@ -152,10 +162,11 @@ impl Normalised<'_> {
         &self.weights[name]
     }
 
-    fn convolve(&self, x: &Tensor, name: &str) -> Tensor {
+    /// At every pixel, zeros outside; or at every second one, inside `x` only.
+    fn convolve(&self, x: &Tensor, name: &str, stride: i64) -> Tensor {
         let (weight, bias) = self.layer(name);
-        let padding = weight.size()[2] / 2;
-        x.conv2d(weight, Some(bias), [1, 1], [padding, padding], [1, 1], 1)
+        let padding = if stride == 1 { weight.size()[2] / 2 } else { 0 };
+        x.conv2d(weight, Some(bias), [stride, stride], [padding, padding], [1, 1], 1)
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Tensor {
@@ -165,17 +176,19 @@ impl Normalised<'_> {
 
     /// As [`Discriminator::forward`].
     pub(super) fn forward(&self, images: &Tensor) -> Tensor {
-        let mut x = leaky(&self.convolve(&side_by_side(images), "image"));
-        for at in 1..self.of.widths.len() {
-            let inner = leaky(&self.convolve(&x, &format!("block{at}.first")));
-            let inner = halve(&leaky(&self.convolve(&inner, &format!("block{at}.second"))));
-            // Both ways have the same part in the sum, which keeps its variance.
-            x = (inner + self.convolve(&halve(&x), &format!("block{at}.shortcut"))) * std::f64::consts::FRAC_1_SQRT_2;
+        let wavelets = &self.of.wavelets;
+        let mut image = side_by_side(images);
+        let mut x = leaky(&self.convolve(&wavelets.bands(&image), "bands0", 1));
+        for at in 1..self.of.scales {
+            let inner = leaky(&self.convolve(&x, &format!("block{}.first", at - 1), 1));
+            let coarser = leaky(&self.convolve(&wavelets.blurred(&inner), &format!("block{}.second", at - 1), 2));
+            image = wavelets.halved(&image);
+            x = coarser + leaky(&self.convolve(&wavelets.bands(&image), &format!("bands{at}"), 1));
         }
         let (variance, _) = x.var_mean_correction(&[0i64][..], 0, true);
         // The root's slope at 0 is infinite, and a batch of one has no variance.
         let deviation = (variance + 1e-8).sqrt().mean(x.kind()).expand_as(&x.narrow(1, 0, 1));
-        let x = leaky(&self.convolve(&Tensor::cat(&[x, deviation], 1), "last"));
+        let x = leaky(&self.convolve(&Tensor::cat(&[x, deviation], 1), "last", 1));
         self.linear(&leaky(&self.linear(&x.flatten(1, -1), "dense")), "logit")
     }
 }
@@ -194,11 +207,6 @@ pub(super) fn penalty(discriminator: &Normalised<'_>, images: &Tensor) -> Tensor
 fn side_by_side(images: &Tensor) -> Tensor {
     let laid_out = images.permute([0, 2, 3, 1]);
     laid_out.contiguous().flatten(0, -1).view(&laid_out.size()[..]).permute([0, 3, 1, 2])
-}
-
-/// Mean of every square of two by two pixels.
-fn halve(x: &Tensor) -> Tensor {
-    x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>)
 }
 
 /// The vector at length 1.

@@ -1,7 +1,7 @@
 //! StyleSwin (Zhang et al. 2022): a transformer GAN over whole slices, a baseline of table 2.
 //!
 //! `config` says what a generator is, `export` writes it as an ONNX graph, [`Sampler`] draws images with it; `network` with
-//! `attention`, `discriminator`, `augment` and `learner` train it in libtorch. The generator is theirs: a mapping from z to w, a learned
+//! `attention`, `discriminator` over `wavelets`, `augment` and `learner` train it in libtorch. The generator is theirs: a mapping from z to w, a learned
 //! constant, at every scale a sinusoidal position and blocks of double window attention that w modulates by AdaIN, and an image that
 //! every scale adds to. It differs in that the norm and the matrix between two scales come before the bilinear up-sampling, where they
 //! cost a quarter, and in what [`Training`] says.
@@ -25,6 +25,8 @@ mod product;
 #[cfg(test)]
 #[cfg(feature = "training")]
 mod tests;
+#[cfg(feature = "training")]
+mod wavelets;
 
 pub use config::{Config, PRESETS, Training};
 pub use export::export;
