@@ -100,6 +100,8 @@ def rabbitmq(folder, settled):
         "default_user = hiresmed",
         f"default_pass = {settled.secret('amqp-password')}",
         "disk_free_limit.absolute = 500MB",
+        # As the composed fleet's: a job is acknowledged when it is done.
+        "consumer_timeout = 7200000",
         "log.file.level = warning",
     ]) + "\n")
     write(folder / "plugins", "[rabbitmq_prometheus].\n")

@@ -75,13 +75,25 @@ pub(crate) const fn draws_whole_images(kind: Kind) -> bool {
 }
 
 impl Originality {
-    /// Draws samples from `package` and holds them against the images of the training and `held_out`.
+    /// Draws samples from `package` and holds them against the images of the training and `held_out`. A large diffusion model's take many
+    /// minutes on a CPU: `stopped` is asked before each.
     ///
     /// # Errors
-    /// For a package of another kind or that does not open, and for images that cannot be read or compared.
-    pub(crate) fn of(package: &Package, trial: &Trial<'_>, held_out: &[series::Slice]) -> anyhow::Result<Self> {
+    /// For a package of another kind or that does not open, and for images that cannot be read or compared; once `stopped` says so.
+    pub(crate) fn of(
+        package: &Package,
+        trial: &Trial<'_>,
+        held_out: &[series::Slice],
+        stopped: impl Fn() -> bool,
+    ) -> anyhow::Result<Self> {
         let generator = Generator::open(package, trial)?;
-        let samples = (0..trial.samples).map(|index| generator.draw(index)).collect::<anyhow::Result<Vec<_>>>()?;
+        let sample = |index| {
+            if stopped() {
+                bail!("stopped after {index} of {} samples", trial.samples);
+            }
+            generator.draw(index)
+        };
+        let samples = (0..trial.samples).map(sample).collect::<anyhow::Result<Vec<_>>>()?;
         let window = match (&generator, package.description().window) {
             (Generator::Prior(_, autoencoder, _), _) => autoencoder.window(),
             (_, Some(window)) => Window { low: window.low, high: window.high },
@@ -275,7 +287,7 @@ impl Generator {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{cell::Cell, fs};
 
     use hiresmed_imaging::raster;
 
@@ -295,6 +307,11 @@ mod tests {
         Trial { folders, hold_out: &[], autoencoder: None, samples, steps: 2 }
     }
 
+    /// Nothing stops this.
+    fn never() -> bool {
+        false
+    }
+
     #[test]
     fn a_model_whose_samples_are_its_training_images_is_told_from_one_whose_are_not() {
         let package = shipped("styleswin");
@@ -308,14 +325,14 @@ mod tests {
             fs::write(folder.path().join(format!("{index}.png")), png).unwrap();
         }
         let held_out = series::read_folder(pack().join("sample/series")).unwrap().slices;
-        let recited = Originality::of(&package, &trial(&folders, 12), &held_out).unwrap();
+        let recited = Originality::of(&package, &trial(&folders, 12), &held_out, never).unwrap();
         let scores = recited.scores();
         assert!(scores["samples_nearest_middle"] < 0.01 && scores["held_out_nearest_least"] > 0.2, "{scores:?}");
         assert_eq!((scores["samples_nearer_share"], scores[SUSPECT_SCORE]), (1.0, 1.0));
         assert!(recited.section().contains("**That is no chance"), "{}", recited.section());
 
         let folders = [pack().join("sample/series")];
-        let own = Originality::of(&package, &trial(&folders, 12), &[]).unwrap();
+        let own = Originality::of(&package, &trial(&folders, 12), &[], never).unwrap();
         let (scores, section) = (own.scores(), own.section());
         assert!(scores["samples_nearest_least"] > 0.2 && !scores.contains_key("held_out_nearest_least"), "{scores:?}");
         assert_eq!(scores[SUSPECT_SCORE], 0.0);
@@ -325,7 +342,7 @@ mod tests {
     #[test]
     fn a_diffusion_models_samples_say_in_how_many_steps_they_were_drawn() {
         let folders = [pack().join("sample/series")];
-        let found = Originality::of(&shipped("ddpm"), &trial(&folders, 2), &[]).unwrap();
+        let found = Originality::of(&shipped("ddpm"), &trial(&folders, 2), &[], never).unwrap();
         assert!(found.section().contains("samples of seed 1 in 2 steps"), "{}", found.section());
         let folder = tempfile::tempdir().unwrap();
         let size = |sheet: Vec<u8>| {
@@ -343,11 +360,21 @@ mod tests {
     }
 
     #[test]
+    fn it_stops_between_two_samples() {
+        let folders = [pack().join("sample/series")];
+        let asked = Cell::new(0);
+        let third = || asked.replace(asked.get() + 1) == 2;
+        let stopped = Originality::of(&shipped("styleswin"), &trial(&folders, 12), &[], third).unwrap_err();
+        assert_eq!((stopped.to_string().as_str(), asked.get()), ("stopped after 2 of 12 samples", 3));
+    }
+
+    #[test]
     fn what_cannot_be_judged_is_told() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.png"), "no image").unwrap();
         let folders = [folder.path().to_path_buf()];
-        let fault = |kind: &str| Originality::of(&shipped(kind), &trial(&folders, 1), &[]).unwrap_err().to_string();
+        let fault =
+            |kind: &str| Originality::of(&shipped(kind), &trial(&folders, 1), &[], never).unwrap_err().to_string();
         assert!(fault("styleswin").contains("a.png"), "{}", fault("styleswin"));
         assert!(fault("prior").contains("need the autoencoder"), "{}", fault("prior"));
         assert!(fault("vqgan-residual").contains("draws no whole images"), "{}", fault("vqgan-residual"));

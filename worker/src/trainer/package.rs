@@ -121,7 +121,7 @@ pub fn package(options: &PackageOptions) -> anyhow::Result<Package> {
                 samples: options.samples,
                 steps: options.sample_steps,
             };
-            let originality = Originality::of(&bare, &trial, &slices(&options.held_out)?)?;
+            let originality = Originality::of(&bare, &trial, &slices(&options.held_out)?, || false)?;
             let section = originality.enter(&mut draft, &mut files);
             if let Some(path) = &options.nearest {
                 let written = fs::write(path, originality.sheet_beside_nearest());

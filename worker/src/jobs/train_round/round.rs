@@ -92,7 +92,7 @@ fn finish(
     let output = context.output(environment, name, bytes)?;
     let checkpoint = Object { key: keys::object(&context.job().site, &output.sha256), sha256: output.sha256 };
     let package = match summary.ending {
-        Ending::Finished => Some(package(work, environment, specification, path)?),
+        Ending::Finished => Some(package(work, environment, context, specification, path)?),
         Ending::Paused | Ending::Stopped => None,
     };
     let duration_ms = summary.seconds * 1000.0;
@@ -199,6 +199,7 @@ fn checkpoint(parent: &Object, environment: &Environment, folder: &Path) -> Resu
 fn package(
     work: &TrainRound,
     environment: &Environment,
+    context: &Context,
     specification: &Specification,
     checkpoint: &Path,
 ) -> Result<Object, Failure> {
@@ -232,7 +233,10 @@ fn package(
             steps: Trial::STEPS,
         };
         let held = held.map(HeldOut::into_slices).unwrap_or_default();
-        let originality = Originality::of(&write(&product)?, &trial, &held).map_err(permanent)?;
+        // A worker that drains has made all the steps and finishes.
+        let cancelled = || context.check() == Err(Failure::Cancelled);
+        let originality = Originality::of(&write(&product)?, &trial, &held, cancelled)
+            .map_err(|error| if cancelled() { Failure::Cancelled } else { permanent(error) })?;
         evidence = Some(originality.enter(&mut product.draft, &mut product.files));
     } else if let Some(held) = held {
         product.draft.scores = held.score(&write(&product)?).map_err(permanent)?;
