@@ -218,7 +218,7 @@ class Stepper(Base):
         """Shifted, changed in contrast and brightness, a square blanked; differentiable by the images."""
         n, side, preset = len(images), self.side, self.preset
         one, zero = torch.ones(n), torch.zeros(n)
-        move = [either(2 * preset["shift"], n) for _ in "xy"]
+        move = [(either(preset["shift"], n) * side).round() * 2 / side for _ in "xy"]
         size = round(preset["cutout"] * side)
         first = (torch.rand(2, n) * side).floor() - size // 2
         contrast, brightness = 1 + either(preset["intensity"], n), either(preset["intensity"], n)

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use super::config::Training;
 use crate::training::on_device;
 
-/// `images` f32 `[N, channels, side, side]`, each shifted, changed in contrast and brightness and with a square blanked, all drawn from
+/// `images` f32 `[N, channels, side, side]`, each shifted by whole pixels, changed in contrast and brightness and with a square blanked, all drawn from
 /// `rng`; what comes in from outside is air. Differentiable by the images.
 pub(super) fn augment(images: &Tensor, training: &Training, rng: &mut ChaCha8Rng) -> Tensor {
     let size = images.size();
@@ -16,8 +16,9 @@ pub(super) fn augment(images: &Tensor, training: &Training, rng: &mut ChaCha8Rng
     let (mut affine, mut contrast, mut brightness, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let blanked = (training.cutout * side as f64).round() as i64;
     for _ in 0..count {
-        // The grid spans [-1, 1]: a shift of a share s of the side is 2 s.
-        affine.extend([1.0, 0.0, either(2.0 * training.shift), 0.0, 1.0, either(2.0 * training.shift)]);
+        // Whole pixels: between them the images would be blurred, and neither missing detail nor squares be seen. The grid spans [-1, 1].
+        let mut shift = || (either(training.shift) * side as f32).round() * 2.0 / side as f32;
+        affine.extend([1.0, 0.0, shift(), 0.0, 1.0, shift()]);
         contrast.push(1.0 + either(training.intensity));
         brightness.push(either(training.intensity));
         let mut start = || ((f64::from(either(0.5)) + 0.5) * side as f64) as i64 - blanked / 2;
@@ -39,6 +40,27 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
+
+    #[test]
+    fn images_are_shifted_by_whole_pixels_and_air_comes_in() {
+        let training = Training { shift: 0.25, intensity: 0.0, cutout: 0.0, ..Training::preset("tiny").unwrap() };
+        let images = Tensor::arange(8 * 256, (Kind::Float, tch::Device::Cpu)).sin().reshape([8, 1, 16, 16]);
+        let seen = augment(&images, &training, &mut ChaCha8Rng::from_seed([2; 32]));
+        let mut shifts = Vec::new();
+        for at in 0..8 {
+            // All shifts of up to a quarter: windows of the image in air.
+            let air = (images.narrow(0, at, 1) + 1.0).constant_pad_nd([4, 4, 4, 4]) - 1.0;
+            let same = |&(down, right): &(i64, i64)| {
+                let window = air.narrow(2, down, 16).narrow(3, right, 16);
+                (window - seen.narrow(0, at, 1)).abs().max().double_value(&[]) < 1e-4
+            };
+            let found = (0..9).flat_map(|down| (0..9).map(move |right| (down, right))).find(same);
+            shifts.push(found.unwrap_or_else(|| panic!("image {at} is not shifted by whole pixels")));
+        }
+        shifts.sort_unstable();
+        shifts.dedup();
+        assert!(shifts.len() > 4, "{shifts:?}");
+    }
 
     #[test]
     fn nothing_changes_without_limits_and_a_square_is_blanked_with_one() {

@@ -279,7 +279,7 @@ pub struct Training {
     pub discriminator_widths: Vec<usize>,
     /// Whether images are mirrored left to right at random.
     pub mirror: bool,
-    /// Random shift of what the discriminator sees, share of the side, each way.
+    /// Random shift of what the discriminator sees, share of the side, each way; rounded to whole pixels.
     pub shift: f64,
     /// Random contrast (factor from 1 - this to 1 + this) and brightness (this each way, on [-1, 1]) of what it sees.
     pub intensity: f64,
