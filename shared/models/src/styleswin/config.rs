@@ -292,7 +292,7 @@ impl Training {
     /// faster, for trainings of minutes.
     pub fn preset(name: &str) -> Option<Self> {
         let base = |rate: f64, widths: &[usize]| Self {
-            steps: 6_000,
+            steps: 3_000,
             batch: 8,
             discriminator_rate: rate,
             generator_rate: rate / 4.0,
