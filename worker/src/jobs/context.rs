@@ -43,12 +43,17 @@ impl Context {
         self.stop.drain.is_cancelled() || self.stop.cancel.is_cancelled()
     }
 
+    /// Whether the request has been cancelled: what is made now counts for nothing.
+    pub fn is_cancelled(&self) -> bool {
+        self.stop.cancel.is_cancelled()
+    }
+
     /// To be called between images and between training steps.
     ///
     /// # Errors
     /// [`Failure::Cancelled`] or [`Failure::Interrupted`] when the job should stop; pass it on.
     pub fn check(&self) -> Result<(), Failure> {
-        if self.stop.cancel.is_cancelled() {
+        if self.is_cancelled() {
             return Err(Failure::Cancelled);
         }
         if self.stop.drain.is_cancelled() {

@@ -292,6 +292,7 @@ impl Training {
     /// faster, for trainings of minutes.
     pub fn preset(name: &str) -> Option<Self> {
         let base = |rate: f64, widths: &[usize]| Self {
+            // More bring the samples nearer to the training images.
             steps: 3_000,
             batch: 8,
             discriminator_rate: rate,

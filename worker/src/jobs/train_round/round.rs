@@ -71,7 +71,7 @@ pub(super) fn train(work: &TrainRound, environment: &Environment, context: &Cont
     let budget = Budget { steps: Some(work.steps), duration: Some(LONGEST) };
     let summary = training::round(learner.as_mut(), budget, &path, &mut progress).map_err(fault)?;
     drop(learner);
-    if summary.steps == 0 || (summary.ending == Ending::Stopped && context.check() == Err(Failure::Cancelled)) {
+    if summary.steps == 0 || (summary.ending == Ending::Stopped && context.is_cancelled()) {
         // What a drained worker has made counts, and what a cancelled request has made does not.
         context.check()?;
     }
@@ -234,9 +234,8 @@ fn package(
         };
         let held = held.map(HeldOut::into_slices).unwrap_or_default();
         // A worker that drains has made all the steps and finishes.
-        let cancelled = || context.check() == Err(Failure::Cancelled);
-        let originality = Originality::of(&write(&product)?, &trial, &held, cancelled)
-            .map_err(|error| if cancelled() { Failure::Cancelled } else { permanent(error) })?;
+        let originality = Originality::of(&write(&product)?, &trial, &held, || context.is_cancelled())
+            .map_err(|error| if context.is_cancelled() { Failure::Cancelled } else { permanent(error) })?;
         evidence = Some(originality.enter(&mut product.draft, &mut product.files));
     } else if let Some(held) = held {
         product.draft.scores = held.score(&write(&product)?).map_err(permanent)?;
